@@ -1,0 +1,28 @@
+"""The catalogue of events: what a message's timeline can say, with the fields of each.
+
+Events are appended in the transaction of the change they tell of, and never rewritten. ``data`` holds
+only what is listed here; none of it is a secret, a body or a token. Replies are the server's words,
+bounded and escaped where they are shown.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """The name of a timeline entry. The comment lists the keys of its ``data``."""
+
+    ACCEPTED = "accepted"  # recipients (count), lane
+    SCHEDULED = "scheduled"  # send_at (ISO 8601)
+    RESENT = "resent"  # by, as (id of the new message); on the old message
+    RESENT_FROM = "resent_from"  # by, original (id of the old message); on the new message
+    SENT = "sent"  # recipient, attempt, transport, code, reply, seconds
+    DEFERRED = "deferred"  # recipient, attempt, transport, code, reply, reason, not_before
+    FAILED = "failed"  # recipient, attempt, transport, code, reply, reason
+    UNCERTAIN = "uncertain"  # recipient, attempt, transport, reason
+    EXPIRED = "expired"  # recipient, expires_at
+    CANCELLED = "cancelled"  # recipient, by
+    WORKER_LOST = "worker_lost"  # recipient, attempt, crashes, text_may_have_gone_out
+    RETRIED = "retried"  # recipient, by
+    SETTLED = "settled"  # recipient, by, as
