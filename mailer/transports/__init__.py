@@ -50,8 +50,10 @@ class Reply:
         """The enhanced status code, such as ``5.1.1``, if the text starts with one (RFC 2034, RFC 3463)."""
         first = self.text.split(" ", 1)[0]
         parts = first.split(".")
-        well_formed = len(parts) == 3 and parts[0] in {"2", "4", "5"} and all(
-            p.isascii() and p.isdigit() and len(p) <= 3 for p in parts
+        well_formed = (
+            len(parts) == 3
+            and parts[0] in {"2", "4", "5"}
+            and all(p.isascii() and p.isdigit() and len(p) <= 3 for p in parts)
         )
         return first if well_formed else None
 

@@ -1,0 +1,222 @@
+"""Every setting: its type, default and meaning, and the only place that reads the environment.
+
+Each setting is read, first found wins, from the Flask configuration (``app.config["MAILER_…"]``), the
+environment (``MAILER_…``), a ``.env`` file in the working directory, the default below. Flask-Mail's own
+``MAIL_*`` keys are understood where no ``MAILER_SMTP_URL`` or ``MAILER_DEFAULT_SENDER`` is given.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mailer.errors import ConfigError
+
+PREFIX = "MAILER_"
+NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _http_base(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an absolute URL such as https://app.example.com")
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError("must hold nothing but scheme, host, port and path")
+    return url.rstrip("/")
+
+
+class Settings(BaseSettings):
+    """The settings of one application, checked. Frozen: build another one to change a value."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    # Where things are
+    data_dir: Path = Field(Path(".mailer"), description="Folder for what the embedded default keeps on disk.")
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL of the store: sqlite:///… or postgresql+psycopg://…. "
+        "Unset: mailer.db in the data folder.",
+    )
+    broker_url: str = Field(
+        "memory://",
+        description="Celery broker: redis://…, amqp://…, or memory:// for everything in one process.",
+    )
+    queue_prefix: str = Field(
+        "mailer",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Begins every queue's name; give each application that shares a broker its own.",
+    )
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Where mail leaves: smtp://user:password@host:587?starttls=required, smtps://…. "
+        "Unset: Flask-Mail's MAIL_* keys, or else the embedded inbox.",
+    )
+
+    # Identity
+    base_url: Annotated[str, AfterValidator(_http_base)] = Field(
+        "http://127.0.0.1:8000", description="The address people reach the application at; links use it."
+    )
+    default_sender: str | None = Field(
+        None, description='Sender where a call names none: "Acme <no-reply@acme.example>".'
+    )
+    message_id_domain: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]{1,253}$",
+        description="Right side of Message-ID. Unset: the sender's domain.",
+    )
+    site_name: str = Field("Mailer", max_length=100, description="The name shown in mails and pages.")
+    default_locale: str | None = Field(
+        None, description="Locale of mails where a call names none: de, pt-BR."
+    )
+    secret_keys: Annotated[list[SecretStr], NoDecode] = Field(
+        [],
+        description="Comma-separated keys, at least 32 characters each; the first seals, all open. "
+        f"Make one with: {NEW_KEY}",
+    )
+
+    # Web, inbox
+    web_host: str = Field("127.0.0.1", description="Address the web server listens on.")
+    web_port: Port = Field(8000, description="Port of the web server.")
+    trusted_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="Comma-separated host names to answer to besides the base URL's."
+    )
+    inbox_port: Port = Field(8025, description="Port of the embedded inbox's page and JSON API.")
+    inbox_smtp_port: Port = Field(1025, description="SMTP port of the embedded inbox.")
+
+    # What is accepted
+    lanes: Annotated[list[str], NoDecode] = Field(
+        ["critical", "default", "bulk"], description="Comma-separated lanes, most urgent first."
+    )
+    on_uncertain: Literal["retry", "hold"] = Field(
+        "retry", description="When the text went out and the answer was lost: send again, or ask a person."
+    )
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
+        50, description="Most recipients of one message, to, cc and bcc together."
+    )
+    max_message_bytes: Annotated[int, Field(ge=10_000)] = Field(
+        10_000_000, description="Largest encoded message, attachments included, in bytes."
+    )
+
+    # Delivery: the retry limits are the task's own (Celery's words), set from here
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = Field(25, description="Tries after the first one.")
+    retry_backoff: Seconds = Field(60, description="Seconds before the second try; doubles from there.")
+    retry_backoff_max: Seconds = Field(14_400, description="Longest wait between two tries, in seconds.")
+    retry_jitter: bool = Field(True, description="Shorten each wait by a random part of up to a half.")
+    lease_seconds: Seconds = Field(
+        60, description="A worker that says nothing for so long has lost its message to another."
+    )
+    crash_limit: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="A message whose worker died so often ends as failed."
+    )
+    sweep_seconds: Seconds = Field(1, description="How often each worker looks for due and abandoned rows.")
+    republish_seconds: Seconds = Field(30, description="A wake-up without effect for so long is repeated.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log line that is written by the mailer command."
+    )
+
+    @field_validator("secret_keys", "trusted_hosts", "lanes", mode="before")
+    @classmethod
+    def _split_on_commas(cls, value: Any) -> Any:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _long_enough(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        if any(len(key.get_secret_value()) < 32 for key in keys):
+            raise ValueError(f"a key has fewer than 32 characters; make one with: {NEW_KEY}")
+        return keys
+
+    @field_validator("lanes")
+    @classmethod
+    def _at_least_default(cls, lanes: list[str]) -> list[str]:
+        if "default" not in lanes or not all(name.isidentifier() for name in lanes):
+            raise ValueError("must be plain words, one of them 'default'")
+        return lanes
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return named["init_settings"], named["env_settings"], named["dotenv_settings"]
+
+    @classmethod
+    def load(cls, flask_config: Mapping[str, Any] | None = None) -> Settings:
+        """Read all sources. Raises ConfigError naming the setting and what to write instead."""
+        given = _from_flask(flask_config or {})
+        try:
+            return cls(**given)
+        except ValidationError as exc:
+            raise _as_config_error(exc) from None
+
+    @property
+    def store_url(self) -> str:
+        """The database URL, the embedded default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'mailer.db'}"
+
+    def sealing_keys(self) -> list[bytes]:
+        """The keys that seal content, newest first.
+
+        Unset, on SQLite: a key is made once and kept in the data folder, readable by its owner only.
+        Unset, on a database that several machines may share: ConfigError, since each would make its own.
+        """
+        if self.secret_keys:
+            return [key.get_secret_value().encode() for key in self.secret_keys]
+        if not self.store_url.startswith("sqlite"):
+            raise ConfigError(f"{PREFIX}SECRET_KEYS", f"is not set; make a key with: {NEW_KEY}")
+        return [_kept_key(self.data_dir / "secret-key")]
+
+
+def _from_flask(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = Settings.model_fields
+    given = {}
+    for key in [k for k in config if isinstance(k, str) and k.startswith(PREFIX)]:
+        name = key.removeprefix(PREFIX).lower()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else "see .env.example for all names"
+            raise ConfigError(key, f"is not a setting; {hint}")
+        if config[key] is not None:
+            given[name] = config[key]
+    sender = config.get("MAIL_DEFAULT_SENDER")
+    if sender and "default_sender" not in given and not os.environ.get(f"{PREFIX}DEFAULT_SENDER"):
+        given["default_sender"] = "{} <{}>".format(*sender) if isinstance(sender, tuple) else str(sender)
+    return given
+
+
+def _as_config_error(exc: ValidationError) -> ConfigError:
+    # The value itself stays out of the text: it may hold a password.
+    first = exc.errors(include_input=False, include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    problem = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{PREFIX}{name.upper()}", problem[:1].lower() + problem[1:])
+
+
+def _kept_key(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written whole under another name, then linked: of two first starts, one wins and both read its key.
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    if not path.exists():
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path.read_bytes().strip()

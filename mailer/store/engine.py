@@ -1,0 +1,111 @@
+"""The engine: how a connection to SQLite or Postgres is set up, and the two kinds of transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
+
+from mailer.errors import ConfigError, StoreError
+from mailer.sealing import Sealer
+
+_READ_ONLY = "mailer_read_only"
+
+
+def create_engine(url: str) -> Engine:
+    """An engine for ``url``. Raises ConfigError naming the setting if the URL or its driver is no good."""
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            return _sqlite(parsed)
+        if backend == "postgresql":
+            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigError(
+            "MAILER_DATABASE_URL",
+            "is not a URL of the form sqlite:///file.db or postgresql+psycopg://user:password@host/name",
+        ) from None
+    except ImportError:
+        raise ConfigError(
+            "MAILER_DATABASE_URL", "needs the Postgres driver: pip install 'mailer-dispatcher[postgres]'"
+        ) from None
+    raise ConfigError("MAILER_DATABASE_URL", f"names {backend}; SQLite and Postgres are supported")
+
+
+def _sqlite(url: sa.URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    # 30 s: writers queue for the one write lock instead of answering "database is locked" to a caller.
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    set_up_sqlite(engine)
+    return engine
+
+
+def set_up_sqlite(engine: Engine) -> None:
+    """Make an SQLite engine durable and free of lock upgrades: WAL, fully synchronous, BEGIN IMMEDIATE."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.execute("PRAGMA journal_mode=WAL")
+        # NORMAL may lose the last commits on power loss; an accepted mail must survive it.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns from reading to writing fails at once when another one wrote
+        # in between, whatever the timeout. Taking the write lock first waits instead.
+        read_only = connection.get_execution_options().get(_READ_ONLY)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+class Store:
+    """The database of one application: an engine and the sealer for what must not be read in it."""
+
+    def __init__(self, engine: Engine, sealer: Sealer) -> None:
+        self.engine = engine
+        self.sealer = sealer
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block. Raises StoreError if there is no database."""
+        with _told_plainly(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads, so that on SQLite it waits for nobody."""
+        with _told_plainly(), self.engine.connect() as connection:
+            reading = connection.execution_options(**{_READ_ONLY: True})
+            with reading.begin():
+                yield reading
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, ProgrammingError) as exc:
+        raise as_store_error(exc) from exc
+
+
+def as_store_error(exc: DBAPIError) -> StoreError:
+    """Say what is wrong with the database without the statement, whose parameters may be personal."""
+    said = str(exc.orig).lower()
+    if "no such table" in said or "undefinedtable" in type(exc.orig).__name__.lower():
+        return StoreError("the store has no tables yet; run: mailer db upgrade")
+    if "disk is full" in said or "no space" in said:
+        return StoreError("the store's disk is full; nothing was accepted")
+    if "locked" in said:
+        return StoreError("the store was busy for longer than 30 s; nothing was accepted, try again")
+    return StoreError(f"the store does not answer ({type(exc.orig).__name__}); check MAILER_DATABASE_URL")

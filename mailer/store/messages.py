@@ -1,0 +1,220 @@
+"""Message rows: accepted once, frozen at the first attempt, erased of secrets when they end.
+
+Functions take a connection and never commit: the transaction is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, RowMapping
+
+from mailer.events import Event
+from mailer.sealing import Sealer
+from mailer.states import FINAL, State
+from mailer.store.models import deliveries, events, messages
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """One row to accept. ``content`` is JSON-able; ``secrets`` maps a marker to its value, or is empty."""
+
+    id: str
+    created_at: datetime
+    message_id: str
+    template: str | None
+    locale: str | None
+    lane: str
+    sender: str
+    subject: str | None
+    tags: Sequence[str]
+    metadata: Mapping[str, str]
+    idempotency_key: str | None
+    fingerprint: str | None
+    resent_from: str | None
+    send_at: datetime | None
+    expires_at: datetime | None
+    on_uncertain: str
+    recipients: Sequence[tuple[str, str]]  # (addr-spec, kind), each addr-spec once
+    content: Mapping[str, Any]
+    secrets: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The bytes of a mail as they go out, and the same with its secrets masked (None: it has none)."""
+
+    mime: bytes
+    masked: bytes | None
+
+
+_COLUMNS = [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
+_ACCEPTED = {
+    "sqlite": sqlite.insert(messages).on_conflict_do_nothing(index_elements=["idempotency_key"]),
+    "postgresql": postgresql.insert(messages).on_conflict_do_nothing(index_elements=["idempotency_key"]),
+}
+_DELIVERY = sa.insert(deliveries)
+_EVENT = sa.insert(events)
+_BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
+_BY_KEY = sa.select(messages.c.id, messages.c.fingerprint).where(
+    messages.c.idempotency_key == sa.bindparam("key")
+)
+
+
+def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
+    """Insert the message, its deliveries and its first events.
+
+    False, with nothing written, if its idempotency key is taken: see `idempotent_twin`. ``published_at``
+    is set at once, on the caller's word that it will publish after the commit.
+    """
+    if not connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).rowcount:
+        return False
+    due = new.send_at or new.created_at
+    state = State.SCHEDULED if due > new.created_at else State.QUEUED
+    connection.execute(
+        _DELIVERY,
+        [
+            {
+                "message": new.id,
+                "recipient": recipient,
+                "kind": kind,
+                "lane": new.lane,
+                "state": state,
+                "on_uncertain": new.on_uncertain,
+                "not_before": due,
+                "expires_at": new.expires_at,
+                "attempts": 0,
+                "crashes": 0,
+                "published_at": new.created_at if state is State.QUEUED else None,
+            }
+            for recipient, kind in new.recipients
+        ],
+    )
+    add_events(connection, new.id, new.created_at, _first_events(new, state))
+    return True
+
+
+def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
+    names = ("id", "created_at", "message_id", "template", "locale", "lane", "sender", "subject",
+             "idempotency_key", "fingerprint", "resent_from", "send_at", "expires_at")  # fmt: skip
+    return {
+        **{name: getattr(new, name) for name in names},
+        "tags": list(new.tags),
+        "metadata": dict(new.metadata),
+        "has_secrets": bool(new.secrets),
+        "content": _seal_json(sealer, new.content, new.id),
+        "secrets": _seal_json(sealer, new.secrets, new.id) if new.secrets else None,
+    }
+
+
+def _first_events(new: NewMessage, state: State) -> list[tuple[Event, dict[str, Any]]]:
+    first: list[tuple[Event, dict[str, Any]]] = [
+        (Event.ACCEPTED, {"recipients": len(new.recipients), "lane": new.lane})
+    ]
+    if state is State.SCHEDULED and new.send_at is not None:
+        first.append((Event.SCHEDULED, {"send_at": new.send_at.isoformat()}))
+    return first
+
+
+def add_events(
+    connection: Connection, message: str, at: datetime, entries: Sequence[tuple[Event, Mapping[str, Any]]]
+) -> None:
+    """Append timeline entries, in order."""
+    rows = [{"message": message, "at": at, "name": name, "data": dict(data)} for name, data in entries]
+    connection.execute(_EVENT, rows)
+
+
+def idempotent_twin(connection: Connection, key: str) -> tuple[str, str] | None:
+    """The id and fingerprint of the message accepted under this key, None if there is none."""
+    row = connection.execute(_BY_KEY, {"key": key}).one_or_none()
+    return None if row is None else (row.id, row.fingerprint)
+
+
+def load(connection: Connection, message: str) -> RowMapping | None:
+    """The row without its sealed columns, or None."""
+    return connection.execute(_BY_ID, {"id": message}).mappings().one_or_none()
+
+
+def open_content(
+    connection: Connection, message: str, sealer: Sealer
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """The content of a stored message, and its secrets: {} if it never had any, None once erased."""
+    columns = (messages.c.content, messages.c.secrets, messages.c.has_secrets)
+    row = connection.execute(sa.select(*columns).where(messages.c.id == message)).one()
+    secrets = None if row.has_secrets else {}
+    if row.secrets is not None:
+        secrets = json.loads(sealer.open(row.secrets, message))
+    return json.loads(sealer.open(row.content, message)), secrets
+
+
+def open_rendered(connection: Connection, message: str, sealer: Sealer) -> bytes | None:
+    """The frozen bytes to transmit, or None before the first attempt."""
+    sealed = connection.scalar(sa.select(messages.c.rendered).where(messages.c.id == message))
+    return None if sealed is None else sealer.open(sealed, message)
+
+
+def open_preview(connection: Connection, message: str, sealer: Sealer) -> bytes | None:
+    """The bytes a person may look at, secrets masked, or None if nothing was rendered yet."""
+    shown = sa.func.coalesce(messages.c.preview, messages.c.rendered)
+    sealed = connection.scalar(sa.select(shown).where(messages.c.id == message))
+    return None if sealed is None else sealer.open(sealed, message)
+
+
+def freeze(
+    connection: Connection, message: str, rendered: Rendered, subject: str, token: str, sealer: Sealer
+) -> bool:
+    """Keep the bytes that every attempt will send. False if the lease is lost: somebody else has it.
+
+    Written before the first octet leaves, so that an attempt after a crash sends the very same bytes
+    although context providers mint new values each time they run.
+    """
+    leased = sa.exists().where(deliveries.c.message == messages.c.id, deliveries.c.lease_token == token)
+    done = connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == message, messages.c.rendered.is_(None), leased)
+        .values(
+            rendered=sealer.seal(rendered.mime, message),
+            preview=None if rendered.masked is None else sealer.seal(rendered.masked, message),
+            subject=subject[:1000],
+        )
+    )
+    return done.rowcount == 1
+
+
+def close_ended(connection: Connection, ids: Collection[str], now: datetime) -> None:
+    """Where every delivery is final: note the end, erase the secrets, keep only the masked bytes."""
+    still_open = sa.exists().where(
+        deliveries.c.message == messages.c.id, deliveries.c.state.not_in(sorted(FINAL))
+    )
+    carries_secret = sa.or_(messages.c.secrets.is_not(None), messages.c.preview.is_not(None))
+    connection.execute(
+        sa.update(messages)
+        .where(messages.c.id.in_(ids), messages.c.ended_at.is_(None), ~still_open)
+        .values(
+            ended_at=now,
+            erased_at=sa.case((carries_secret, now.timestamp()), else_=messages.c.erased_at),
+            secrets=None,
+            rendered=sa.func.coalesce(messages.c.preview, messages.c.rendered),
+            preview=None,
+        )
+    )
+
+
+def reopen(connection: Connection, message: str) -> None:
+    """Undo `close_ended` for a person's retry: what was erased is rendered afresh, with fresh secrets."""
+    erased = messages.c.erased_at.is_not(None)
+    connection.execute(
+        sa.update(messages)
+        .where(messages.c.id == message)
+        .values(ended_at=None, erased_at=None, rendered=sa.case((erased, None), else_=messages.c.rendered))
+    )
+
+
+def _seal_json(sealer: Sealer, value: Mapping[str, Any], bound_to: str) -> bytes:
+    return sealer.seal(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), bound_to)

@@ -1,0 +1,55 @@
+"""Alembic migrations, shipped with the package and apart from a host application's own.
+
+They keep their place in ``mailer_alembic_version``. A host that shares its database with us passes
+`include_name` to its own Alembic, or its autogenerate would write ``drop_table`` for our tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection, Engine
+
+from mailer.store.models import PREFIX
+
+VERSION_TABLE = f"{PREFIX}alembic_version"
+# Any number will do as long as it is ours: of several processes that start at once, one migrates.
+_LOCK = 7263501
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the tables to this version of the package. Safe to call from several processes at once."""
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        command.upgrade(_config(connection), "head")
+
+
+def current(connection: Connection) -> str | None:
+    """The revision the database is at, None before the first."""
+    return MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE}
+    ).get_current_revision()
+
+
+def head() -> str | None:
+    """The revision this version of the package wants."""
+    return ScriptDirectory.from_config(_config(None)).get_current_head()
+
+
+def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+    """For a host's Alembic: ``context.configure(include_name=include_name)`` leaves our tables alone."""
+    return not (kind == "table" and (name or "").startswith(PREFIX))
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "mailer.store:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,17 @@
+"""Run by Alembic: migrations on the connection that `mailer.store.migrations` hands over."""
+
+from alembic import context
+
+from mailer.store.migrations import VERSION_TABLE
+from mailer.store.models import PREFIX, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    include_name=lambda name, kind, parents: kind != "table" or (name or "").startswith(PREFIX),
+    render_as_batch=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,192 @@
+"""What people ask of the store: one message whole, and lists that answer "did she get it?".
+
+Lists page by key, not by offset: ids are UUIDv7, so the newest comes first and page 1,000 costs what
+page 1 costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mailer.states import State, summarise
+from mailer.store.models import deliveries, events, messages
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    """One recipient of a message, with the server's last words."""
+
+    recipient: str
+    kind: str
+    state: State
+    attempts: int
+    code: int | None
+    reply: str | None
+    reason: str | None
+    not_before: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One timeline entry."""
+
+    at: datetime
+    name: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """One message as people see it. ``events`` is empty in lists. ``state`` sums up its deliveries."""
+
+    id: str
+    created_at: datetime
+    state: State
+    template: str | None
+    lane: str
+    sender: str
+    subject: str | None
+    message_id: str
+    resent_from: str | None
+    resent_as: Sequence[str]
+    locale: str | None
+    tags: Sequence[str]
+    metadata: dict[str, str]
+    send_at: datetime | None
+    expires_at: datetime | None
+    ended_at: datetime | None
+    has_secrets: bool
+    erased_at: datetime | None
+    deliveries: Sequence[DeliveryView]
+    events: Sequence[EventView]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a list is narrowed to; None means anything.
+
+    ``text`` matches a whole message id or Message-ID, or a part of a recipient, subject or template.
+    ``before`` is the id of the last message of the page before this one.
+    """
+
+    text: str | None = None
+    state: State | None = None
+    template: str | None = None
+    lane: str | None = None
+    tag: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+def show(connection: Connection, message: str) -> MessageView | None:
+    """One message with its deliveries and timeline, or None."""
+    row = (
+        connection.execute(sa.select(*_all_but_sealed()).where(messages.c.id == message))
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    resent = sa.select(messages.c.id).where(messages.c.resent_from == message).order_by(messages.c.id)
+    told = sa.select(events.c.at, events.c.name, events.c.data).where(events.c.message == message)
+    return _view(
+        row,
+        _deliveries(connection, [message])[message],
+        [EventView(*e) for e in connection.execute(told.order_by(events.c.id))],
+        list(connection.scalars(resent)),
+    )
+
+
+def search(connection: Connection, wanted: Search) -> list[MessageView]:
+    """Messages, newest first, without their timelines."""
+    query = sa.select(*_all_but_sealed()).where(*_conditions(wanted))
+    rows = connection.execute(query.order_by(messages.c.id.desc()).limit(wanted.limit)).mappings().all()
+    found = _deliveries(connection, [row["id"] for row in rows])
+    return [_view(row, found[row["id"]], (), ()) for row in rows]
+
+
+def states(connection: Connection, message: str) -> list[State]:
+    """The states of a message's deliveries; [] if there is no such message."""
+    query = sa.select(deliveries.c.state).where(deliveries.c.message == message)
+    return [State(state) for state in connection.scalars(query)]
+
+
+def templates_in_use(connection: Connection, limit: int = 200) -> list[str]:
+    """Names for a filter, in alphabetical order."""
+    names = sa.select(messages.c.template).where(messages.c.template.is_not(None)).distinct()
+    return list(connection.scalars(names.order_by(messages.c.template).limit(limit)))
+
+
+def counts(connection: Connection) -> dict[State, int]:
+    """How many deliveries are in each state; states without any are left out."""
+    query = sa.select(deliveries.c.state, sa.func.count()).group_by(deliveries.c.state)
+    return {State(state): number for state, number in connection.execute(query)}
+
+
+def _all_but_sealed() -> list[sa.Column[Any]]:
+    return [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
+
+
+def _conditions(wanted: Search) -> list[sa.ColumnElement[bool]]:
+    m, d = messages.c, deliveries.c
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.text:
+        found.append(_matches(wanted.text.strip()))
+    if wanted.state is not None:
+        found.append(m.id.in_(sa.select(d.message).where(d.state == wanted.state)))
+    if wanted.tag is not None:
+        # A JSON array of plain words: its text holds the tag between quotes on both databases.
+        found.append(sa.cast(m.tags, sa.Text).contains(f'"{wanted.tag}"', autoescape=True))
+    exact = ((m.template, wanted.template), (m.lane, wanted.lane))
+    found += [column == value for column, value in exact if value is not None]
+    if wanted.since is not None:
+        found.append(m.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(m.created_at < wanted.until)
+    if wanted.before is not None:
+        found.append(m.id < wanted.before)
+    return found
+
+
+def _matches(text: str) -> sa.ColumnElement[bool]:
+    m, d = messages.c, deliveries.c
+    reached = sa.select(d.message).where(d.recipient.icontains(text, autoescape=True))
+    return sa.or_(
+        m.id == text.lower(),
+        m.message_id == text,
+        m.message_id == f"<{text}>",
+        m.id.in_(reached),
+        m.subject.icontains(text, autoescape=True),
+        m.template.icontains(text, autoescape=True),
+    )
+
+
+def _deliveries(connection: Connection, ids: Sequence[str]) -> dict[str, list[DeliveryView]]:
+    d = deliveries.c
+    query = (
+        sa.select(d.message, d.recipient, d.kind, d.state, d.attempts, d.code, d.reply, d.reason,
+                  d.not_before, d.ended_at)
+        .where(d.message.in_(ids))
+        .order_by(d.id)
+    )  # fmt: skip
+    found: dict[str, list[DeliveryView]] = {message: [] for message in ids}
+    for message, recipient, kind, state, *rest in connection.execute(query):
+        found[message].append(DeliveryView(recipient, kind, State(state), *rest))
+    return found
+
+
+def _view(
+    row: sa.RowMapping, found: list[DeliveryView], told: Sequence[EventView], resent_as: Sequence[str]
+) -> MessageView:
+    kept = {k: v for k, v in row.items() if k not in ("idempotency_key", "fingerprint")}
+    state = summarise(delivery.state for delivery in found)
+    return MessageView(**kept, state=state, deliveries=found, events=told, resent_as=resent_as)
