@@ -79,20 +79,21 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction that commits at the end of the block. Raises StoreError if there is no database."""
-        with _told_plainly(), self.engine.begin() as connection:
+        with told_plainly(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads, so that on SQLite it waits for nobody."""
-        with _told_plainly(), self.engine.connect() as connection:
+        with told_plainly(), self.engine.connect() as connection:
             reading = connection.execution_options(**{_READ_ONLY: True})
             with reading.begin():
                 yield reading
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def told_plainly() -> Iterator[None]:
+    """Turn the driver's errors into StoreError within the block."""
     try:
         yield
     except (OperationalError, ProgrammingError) as exc:

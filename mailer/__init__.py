@@ -1,0 +1,44 @@
+"""Transactional email for Flask and Celery that never loses an accepted mail.
+
+>>> send_email.delay("reset_password", to=user.email, context={"name": user.name})  # doctest: +SKIP
+"""
+
+from mailer.address import Address
+from mailer.errors import (
+    ConfigError,
+    IdempotencyConflict,
+    InvalidAddress,
+    InvalidMessage,
+    InvalidTemplate,
+    MailerError,
+    MessageNotFound,
+    MessageTooLarge,
+    RenderError,
+    SecretErased,
+    StoreError,
+    WrongState,
+)
+from mailer.extension import Mailer, send_email
+from mailer.message import Attachment, Secret
+from mailer.states import State
+
+__all__ = [
+    "Address",
+    "Attachment",
+    "ConfigError",
+    "IdempotencyConflict",
+    "InvalidAddress",
+    "InvalidMessage",
+    "InvalidTemplate",
+    "Mailer",
+    "MailerError",
+    "MessageNotFound",
+    "MessageTooLarge",
+    "RenderError",
+    "Secret",
+    "SecretErased",
+    "State",
+    "StoreError",
+    "WrongState",
+    "send_email",
+]

@@ -1,0 +1,284 @@
+"""One attempt, from a wake-up to a recorded outcome: claim, render, transmit, judge, record, announce.
+
+Six steps, six functions, in the order they run. Each takes the whole batch, so that serving many
+messages at once needs no other path than serving one. No transaction is open while SMTP is spoken.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from mailer import mime, rendering
+from mailer.address import masked as masked_address
+from mailer.errors import MailerError, RenderError, StoreError
+from mailer.leases import Lease, keep
+from mailer.message import Message, contains_secret, message_from
+from mailer.retry import LEASE_LOST, Fate, Verdict, judge
+from mailer.services import Services
+from mailer.states import State
+from mailer.store import deliveries as rows
+from mailer.store import messages as message_rows
+from mailer.store.deliveries import Claimed, Finish
+from mailer.telemetry import log
+from mailer.transports import Parcel, Result
+
+_STATE_OF = {
+    Fate.SENT: State.SENT,
+    Fate.FAILED: State.FAILED,
+    Fate.DEFERRED: State.DEFERRED,
+    Fate.UNCERTAIN: State.UNCERTAIN,
+    Fate.TRANSPORT_FAULT: State.DEFERRED,
+}
+
+
+@dataclass(slots=True)
+class Job:
+    """One message of a batch on its way through the steps: the deliveries of it that are claimed."""
+
+    message: str
+    claimed: list[Claimed]
+    sender: str = ""
+    data: bytes = b""
+    expired: bool = False
+    transport: str = ""
+    seconds: float = 0.0
+    results: Mapping[str, Result] = field(default_factory=dict)
+    outcomes: list[Finish] = field(default_factory=list)
+
+
+def deliver(services: Services, message: str) -> int:
+    """Make one attempt at a message; answer how many deliveries that was, 0 if there was nothing to do."""
+    lease = _new_lease(services)
+    with services.store.begin() as connection:
+        claimed = rows.claim(connection, message, lease.token, services.now(), lease.duration)
+    return _attempt(services, lease, claimed)
+
+
+def deliver_due(services: Services, limit: int = 50) -> int:
+    """Make one attempt at what has been due the longest; answer how many deliveries that was."""
+    lease = _new_lease(services)
+    with services.store.begin() as connection:
+        claimed = rows.claim_due(connection, limit, lease.token, services.now(), lease.duration)
+    return _attempt(services, lease, claimed)
+
+
+def _new_lease(services: Services) -> Lease:
+    return Lease(secrets.token_hex(16), timedelta(seconds=services.settings.lease_seconds))
+
+
+def _attempt(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> int:
+    if not claimed:
+        return 0
+    with keep(services, lease):
+        jobs = render(services, lease, claimed)
+        transmit(services, lease, jobs)
+        judge_results(services, jobs)
+        recorded = record(services, lease, jobs)
+    announce(recorded)
+    return len(claimed)
+
+
+def render(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> list[Job]:
+    """Give every message its bytes: those frozen at the first attempt, or fresh ones, frozen now."""
+    jobs: dict[str, Job] = {}
+    for delivery in claimed:
+        jobs.setdefault(delivery.message, Job(delivery.message, [])).claimed.append(delivery)
+    for job in jobs.values():
+        try:
+            _render_one(services, lease, job)
+        except (MailerError, LookupError, ValueError) as exc:
+            _fail(job, exc)
+    return list(jobs.values())
+
+
+def _render_one(services: Services, lease: Lease, job: Job) -> None:
+    with services.store.read() as connection:
+        row = message_rows.load(connection, job.message)
+        frozen = message_rows.open_rendered(connection, job.message, services.store.sealer)
+        content, values = message_rows.open_content(connection, job.message, services.store.sealer)
+    if row is None:  # cannot be: the delivery's foreign key holds it
+        raise LookupError("the message row is gone")
+    message = message_from(content, values)
+    job.sender = message.sender.addr_spec
+    if frozen is not None:
+        job.data = frozen
+        return
+    subject, fresh = compose(services, message, row)
+    with services.store.begin() as connection:
+        if message_rows.freeze(connection, job.message, fresh, subject, lease.token, services.store.sealer):
+            job.data = fresh.mime
+
+
+def compose(
+    services: Services, message: Message, row: Mapping[str, Any]
+) -> tuple[str, message_rows.Rendered]:
+    """Render a message and build its bytes, once as they go out and once as people may see them."""
+    context = dict(message.context)
+    provider = services.providers.get(message.template or "")
+    if provider is not None:
+        context |= _run_provider(provider.function, context)
+    outgoing = _rendered(services, message, rendering.revealed(context), rendering.revealed)
+    original = _build(message, row, outgoing)
+    hidden = None
+    if contains_secret((context, message.text, message.html)):
+        shown = _rendered(services, message, rendering.masked(context), rendering.masked)
+        hidden = _build(message, row, shown)
+        return shown.subject, message_rows.Rendered(original, hidden)
+    return outgoing.subject, message_rows.Rendered(original, hidden)
+
+
+def _run_provider(provider: Any, context: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(provider(context))
+    except Exception as exc:  # a host's code: its values must not reach the log through its message
+        raise RenderError(f"the context provider raised {type(exc).__name__}") from exc
+
+
+def _rendered(services: Services, message: Message, context: Any, plain: Any) -> rendering.Rendered:
+    if message.template is not None:
+        made = services.templates.render(message.template, context, message.locale)
+        return made if message.subject is None else rendering.Rendered(message.subject, made.text, made.html)
+    html, text = plain(message.html), plain(message.text)
+    if text is None and html is not None:
+        text = rendering.derive_text(html)
+    return rendering.Rendered(message.subject or "", text, html)
+
+
+def _build(message: Message, row: Mapping[str, Any], rendered: rendering.Rendered) -> bytes:
+    return mime.build(
+        message_id=row["message_id"],
+        date=row["created_at"],
+        sender=message.sender,
+        to=message.to,
+        cc=message.cc,
+        reply_to=message.reply_to,
+        subject=rendered.subject,
+        text=rendered.text,
+        html=rendered.html,
+        headers=message.headers,
+        attachments=message.attachments,
+    )
+
+
+def _fail(job: Job, exc: Exception) -> None:
+    # LookupError and ValueError carry no prose of ours: name the kind only.
+    why = str(exc) if isinstance(exc, MailerError) else type(exc).__name__
+    log.error("mail.not_rendered", message=job.message, error=type(exc).__name__, why=why)
+    for c in job.claimed:
+        data = {"recipient": c.recipient, "attempt": c.attempt, "reason": "not_rendered", "problem": why[:500]}
+        job.outcomes.append(Finish(c.id, job.message, State.FAILED, "not_rendered", reply=why, data=data))
+
+
+def transmit(services: Services, lease: Lease, jobs: Sequence[Job]) -> None:
+    """Hand the batch to the transport and keep what it answers for every recipient."""
+    ready = [job for job in jobs if job.data]
+    parcels = [
+        Parcel(
+            id=job.message,
+            sender=job.sender,
+            recipients=tuple(c.recipient for c in job.claimed),
+            data=job.data,
+            before_text=lambda job=job: _may_leave(services, lease, job),  # type: ignore[misc]
+        )
+        for job in ready
+    ]
+    for job, receipt in zip(ready, services.transport.transmit(parcels) if parcels else [], strict=True):
+        job.transport, job.seconds, job.results = receipt.transport, receipt.seconds, receipt.results
+
+
+def _may_leave(services: Services, lease: Lease, job: Job) -> bool:
+    """The last moment before the text: still within the deadline, and still ours (the fence)."""
+    now = services.now()
+    if any(c.expires_at is not None and c.expires_at <= now for c in job.claimed):
+        job.expired = True
+        return False
+    try:
+        with services.store.begin() as connection:
+            return rows.mark(connection, [c.id for c in job.claimed], lease.token, now)
+    except StoreError:
+        return False  # what cannot be marked is not sent; the lease will run out
+
+
+def judge_results(services: Services, jobs: Sequence[Job]) -> None:
+    """Turn what happened to each recipient into one state, and the time of the next try."""
+    for job in jobs:
+        for claimed in job.claimed if job.results else ():
+            result = job.results[claimed.recipient]
+            if job.expired and result.problem == LEASE_LOST:
+                data = {"recipient": claimed.recipient, "expires_at": str(claimed.expires_at)}
+                job.outcomes.append(
+                    Finish(claimed.id, job.message, State.EXPIRED, "deadline_passed", data=data, counts=False)
+                )
+            elif result.problem != LEASE_LOST:
+                job.outcomes.append(_outcome(services, job, claimed, result))
+
+
+def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> Finish:
+    verdict = judge(
+        result, attempt=claimed.attempt, policy=services.policy, on_uncertain=claimed.on_uncertain
+    )
+    not_before = None
+    if verdict.delay_seconds is not None:
+        not_before = services.now() + timedelta(seconds=verdict.delay_seconds)
+    return Finish(
+        id=claimed.id,
+        message=job.message,
+        state=_STATE_OF[verdict.fate],
+        reason=verdict.reason,
+        code=result.reply.code if result.reply else None,
+        reply=result.reply.text if result.reply else result.problem or None,
+        not_before=not_before,
+        counts=verdict.fate is not Fate.TRANSPORT_FAULT,
+        data=_told(job, claimed, result, verdict, not_before),
+    )
+
+
+def _told(job: Job, claimed: Claimed, result: Result, verdict: Verdict, not_before: Any) -> dict[str, Any]:
+    told = {
+        "recipient": claimed.recipient,
+        "attempt": claimed.attempt,
+        "transport": job.transport,
+        "seconds": round(job.seconds, 3),
+        "stage": result.stage.value,
+        "code": result.reply.code if result.reply else None,
+        "reply": result.reply.text if result.reply else result.problem or None,
+        "reason": verdict.reason,
+        "blame": verdict.blame,
+        "not_before": not_before.isoformat() if not_before else None,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def record(services: Services, lease: Lease, jobs: Sequence[Job], patience_seconds: float = 20) -> list[Finish]:
+    """Commit all outcomes together, trying for a while if the database is away: a 250 is worth it."""
+    outcomes = [outcome for job in jobs for outcome in job.outcomes]
+    give_up = time.monotonic() + patience_seconds
+    while outcomes:
+        try:
+            with services.store.begin() as connection:
+                return rows.finish(connection, outcomes, lease.token, services.now())
+        except StoreError as exc:
+            log.error("store.away", outcomes=len(outcomes), error=str(exc))
+            if time.monotonic() >= give_up:
+                return []
+            time.sleep(0.5)
+    return []
+
+
+def announce(recorded: Sequence[Finish]) -> None:
+    """Say it in the log, once it is true."""
+    for outcome in recorded:
+        fields = {k: outcome.data[k] for k in ("attempt", "transport", "seconds", "stage") if k in outcome.data}
+        log.info(
+            f"mail.{outcome.state.value}",
+            message=outcome.message,
+            recipient=masked_address(str(outcome.data.get("recipient", ""))),
+            reason=outcome.reason,
+            code=outcome.code,
+            **fields,
+        )

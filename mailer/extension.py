@@ -1,0 +1,184 @@
+"""``Mailer``: a Flask extension like any other, with one set of services per application."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Collection
+from typing import Any
+
+import flask
+from celery import Celery, signals
+from werkzeug.local import LocalProxy
+
+from mailer.broker import Queues, adopt_celery, build_celery, is_memory
+from mailer.config import Settings
+from mailer.errors import ConfigError
+from mailer.rendering import Templates
+from mailer.retry import RetryPolicy
+from mailer.sealing import Sealer
+from mailer.services import ContextProvider, Provider, Services
+from mailer.store import Store, create_engine
+from mailer.store.joining import engine_of
+from mailer.sweeper import Sweeper
+from mailer.tasks import SendEmail, register
+from mailer.transports.factory import transport_for
+
+KEY = "mailer"
+"""The key in ``app.extensions``."""
+
+_applications: weakref.WeakSet[flask.Flask] = weakref.WeakSet()
+
+
+class Mailer:
+    """Transactional mail for Flask applications.
+
+    ``session`` is the application's SQLAlchemy session (``db.session``): mails then exist exactly if the
+    transaction they were asked for in commits. ``celery`` is the application's Celery; without it the
+    one in ``app.extensions["celery"]`` is used, or else Mailer builds its own.
+    """
+
+    def __init__(self, app: flask.Flask | None = None, **options: Any) -> None:
+        self._providers: dict[str, Provider] = {}
+        if app is not None:
+            self.init_app(app, **options)
+
+    def init_app(self, app: flask.Flask, *, session: Any = None, celery: Celery | None = None) -> None:
+        """Bind to an application. Raises ConfigError naming the setting that is wrong."""
+        settings = Settings.load(app.config)
+        app.register_blueprint(flask.Blueprint("mailer", __name__, template_folder="templates"))
+        services = self._build(app, settings, session)
+        app.extensions[KEY] = services
+        celery = celery or app.extensions.get("celery")
+        celery = _own_celery(app, settings) if celery is None else _checked(celery)
+        app.extensions.setdefault("celery", celery)
+        queues = Queues(settings, str(celery.conf.broker_url or ""))
+        queues.declare(celery)
+        app.extensions[f"{KEY}.send_email"] = register(celery, services, queues)
+        _sweep_in_workers(celery, services)
+        _applications.add(app)
+
+    def context_provider(
+        self, template: str, provides: Collection[str] = ()
+    ) -> Callable[[ContextProvider], ContextProvider]:
+        """Register a function that mints values for a template when a mail is rendered, in the worker.
+
+        ``provides`` names them, so that callers are not asked for them::
+
+            @mailer.context_provider("reset_password", provides=("link",))
+            def reset_link(context):
+                return {"link": Secret(make_link(context["user_id"]))}
+        """
+
+        def keep(function: ContextProvider) -> ContextProvider:
+            self._providers[template] = Provider(function, frozenset(provides))
+            return function
+
+        return keep
+
+    def _build(self, app: flask.Flask, settings: Settings, session: Any) -> Services:
+        engine = None if session is None or settings.database_url else engine_of(app, session)
+        store = Store(engine or create_engine(settings.store_url), Sealer(settings.sealing_keys()))
+        return Services(
+            settings=settings,
+            store=store,
+            templates=Templates(
+                app.jinja_env,
+                base_url=settings.base_url,
+                default_locale=settings.default_locale,
+                site_name=settings.site_name,
+            ),
+            transport=transport_for(settings, app.config),
+            policy=RetryPolicy(),
+            providers=self._providers,
+            app_context=lambda: _context_of(app),
+            publish=_not_yet,
+            session=session,
+        )
+
+
+def _not_yet(_wakeups: Any) -> None:
+    raise ConnectionError("the application has no Celery yet")
+
+
+def _context_of(app: flask.Flask) -> contextlib.AbstractContextManager[Any]:
+    """The application's context, without a second one where it is already there."""
+    if flask.has_app_context() and flask.current_app._get_current_object() is app:  # type: ignore[attr-defined]
+        return contextlib.nullcontext()
+    return app.app_context()
+
+
+def _own_celery(app: flask.Flask, settings: Settings) -> Celery:
+    """Build a Celery for an application that has none; the recipes' configuration keys are honoured."""
+    recipe = dict(app.config.get("CELERY") or {})
+    url = recipe.pop("broker_url", None) or app.config.get("CELERY_BROKER_URL")
+    if url and "broker_url" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"broker_url": url})
+    celery = build_celery(app.import_name, settings)
+    celery.conf.update({key: value for key, value in recipe.items() if key != "accept_content"})
+    return celery
+
+
+def _checked(celery: Celery) -> Celery:
+    adopt_celery(celery)
+    return celery
+
+
+def _sweep_in_workers(celery: Celery, services: Services) -> None:
+    """Start a sweeper in each worker of this Celery, and give forked children their own database sockets."""
+    sweeper: list[Sweeper] = []
+
+    @signals.worker_ready.connect(weak=False)
+    def _ready(sender: Any = None, **_: Any) -> None:
+        if sender is not None and sender.app is celery:
+            sweeper.append(Sweeper(services))
+            sweeper[-1].start()
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _stopping(**_: Any) -> None:
+        while sweeper:
+            sweeper.pop().stop()
+
+    @signals.worker_process_init.connect(weak=False)
+    def _forked(**_: Any) -> None:
+        services.store.engine.dispose(close=False)
+
+    @signals.worker_init.connect(weak=False)
+    def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
+        if sender is None or sender.app is not celery or not is_memory(str(celery.conf.broker_url or "")):
+            return
+        if "prefork" in getattr(sender.pool_cls, "__module__", ""):
+            raise ConfigError(
+                "MAILER_BROKER_URL",
+                "is memory://, which a worker process cannot share with the web process; "
+                "set it to redis://… or run: mailer dev",
+            )
+
+
+def services_of(app: flask.Flask) -> Services:
+    """The services of an application. Raises ConfigError if ``init_app`` was never called."""
+    try:
+        services: Services = app.extensions[KEY]
+    except KeyError:
+        raise ConfigError("Mailer", "was not set up for this application; call mailer.init_app(app)") from None
+    return services
+
+
+def _current_task() -> SendEmail:
+    if flask.has_app_context():
+        app = flask.current_app._get_current_object()  # type: ignore[attr-defined]
+    elif len(_applications) == 1:
+        app = next(iter(_applications))
+    else:
+        raise ConfigError(
+            "send_email",
+            f"was used outside an application context with {len(_applications)} applications set up; "
+            "use it inside `with app.app_context():`",
+        )
+    services_of(app)
+    task: SendEmail = app.extensions[f"{KEY}.send_email"]
+    return task
+
+
+send_email: SendEmail = LocalProxy(_current_task)  # type: ignore[assignment]
+"""The current application's ``send_email`` task; outside a context, that of the only application."""

@@ -1,0 +1,237 @@
+"""Accepting a message: committed in SQL first, announced to the broker after the commit.
+
+The broker is only told an id, and only once the row is there. What it loses, forgets or never gets
+the sweeper tells it again, so nothing here depends on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import uuid_utils
+
+from mailer import store
+from mailer.errors import IdempotencyConflict, MessageNotFound, MessageTooLarge, SecretErased, WrongState
+from mailer.events import Event
+from mailer.message import Message, content_of, fingerprint, message_from
+from mailer.mime import encoded_size
+from mailer.services import Services
+from mailer.states import FINAL, State, summarise
+from mailer.store import deliveries as delivery_rows
+from mailer.store import joining, queries
+from mailer.store import messages as message_rows
+from mailer.store.deliveries import Wakeup
+from mailer.store.messages import NewMessage
+from mailer.telemetry import log
+
+UNSET: Any = object()
+"""For ``session``: join the application's session if it has one."""
+
+
+def accept(
+    services: Services, message: Message, *, session: Any = UNSET, resent_from: str | None = None, by: str = ""
+) -> str:
+    """Check and store a message; answer its id. A wake-up is published once it is committed.
+
+    With a ``session`` the rows join its transaction and exist exactly if that commits. Without one they
+    are committed when this returns. Raises InvalidMessage, IdempotencyConflict or StoreError; then
+    nothing was stored.
+    """
+    check(services, message)
+    new = _new_row(services, message, resent_from)
+    joined = services.session if session is UNSET else session
+    if joined is not None:
+        with store.engine.told_plainly():
+            joined = joining.resolve(joined)
+            id_ = _insert(services, joined.connection(), new, by)
+        if id_ == new.id:
+            joining.after_commit(joined, new.id, lambda: wake(services, _wakeups(new)), _say_dropped)
+        return id_
+    with services.store.begin() as connection:
+        id_ = _insert(services, connection, new, by)
+    if id_ == new.id:
+        wake(services, _wakeups(new))
+    return id_
+
+
+def check(services: Services, message: Message) -> None:
+    """What needs the application to be checked: the template, its variables, the size (MF20)."""
+    context_bytes = 0
+    if message.template is not None:
+        provided = services.provided(message.template)
+        services.templates.check(message.template, message.context, message.locale, provided)
+        context_bytes = _rough_bytes(message.context)
+    limit = services.settings.max_message_bytes
+    if encoded_size(message) + context_bytes > limit:
+        raise MessageTooLarge(
+            "attachments" if message.attachments else "message",
+            f"the encoded message would exceed {limit:,} bytes; send a link instead, "
+            "or raise MAILER_MAX_MESSAGE_BYTES",
+        )
+
+
+def _rough_bytes(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_rough_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_rough_bytes, value))
+    return len(str(value))
+
+
+def _new_row(services: Services, message: Message, resent_from: str | None) -> NewMessage:
+    id_, now = str(uuid_utils.uuid7()), services.now()
+    content, secrets = content_of(message)
+    domain = services.settings.message_id_domain or message.sender.domain
+    return NewMessage(
+        id=id_,
+        created_at=now,
+        message_id=f"<{id_}@{domain}>",
+        template=message.template,
+        locale=message.locale,
+        lane=message.lane,
+        sender=str(message.sender),
+        subject=message.subject,
+        tags=message.tags,
+        metadata=message.metadata,
+        idempotency_key=message.idempotency_key,
+        fingerprint=fingerprint(message) if message.idempotency_key else None,
+        resent_from=resent_from,
+        send_at=message.send_at,
+        expires_at=message.expires_at,
+        on_uncertain=message.on_uncertain,
+        recipients=[(address.addr_spec, kind) for address, kind in message.envelope()],
+        content=content,
+        secrets=secrets,
+    )
+
+
+def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> str:
+    if not message_rows.accept(connection, new, services.store.sealer):
+        return _same_as_before(connection, new)
+    if new.resent_from:
+        told = {"by": by, "as": new.id}
+        message_rows.add_events(connection, new.resent_from, new.created_at, [(Event.RESENT, told)])
+        told = {"by": by, "original": new.resent_from}
+        message_rows.add_events(connection, new.id, new.created_at, [(Event.RESENT_FROM, told)])
+    return new.id
+
+
+def _same_as_before(connection: Any, new: NewMessage) -> str:
+    twin = message_rows.idempotent_twin(connection, new.idempotency_key or "")
+    if twin is None or twin[1] != new.fingerprint:
+        raise IdempotencyConflict(
+            "idempotency_key: it was used for a message with other content; use a new key for new content"
+        )
+    return twin[0]
+
+
+def _wakeups(new: NewMessage) -> list[Wakeup]:
+    later = new.send_at is not None and new.send_at > new.created_at
+    return [] if later else [Wakeup(new.id, new.lane)]
+
+
+def _say_dropped(ids: Sequence[str]) -> None:
+    log.warning("mail.dropped_with_transaction", messages=len(ids), hint="the session was not committed")
+
+
+def wake(services: Services, wakeups: Sequence[Wakeup]) -> bool:
+    """Tell the broker; False if it did not listen, and then the sweeper will try again. Never raises."""
+    if not wakeups:
+        return True
+    try:
+        services.publish(wakeups)
+    except Exception as exc:  # whatever a broker can do, an accepted message stays accepted
+        log.warning("broker.unreachable", error=type(exc).__name__, waiting=len(wakeups))
+        with services.store.begin() as connection:
+            delivery_rows.unpublish(connection, [wakeup.message for wakeup in wakeups])
+        return False
+    return True
+
+
+def sweep(services: Services, limit: int = 500) -> int:
+    """Reap lost leases, end what expired, publish what is due; answer how many wake-ups were published."""
+    settings, now = services.settings, services.now()
+    with services.store.begin() as connection:
+        delay = timedelta(seconds=services.policy.uncertain_delay_seconds)
+        reaped = delivery_rows.reap(connection, now, settings.crash_limit, delay)
+        expired = delivery_rows.expire(connection, now)
+        due = delivery_rows.due(connection, now, timedelta(seconds=settings.republish_seconds), limit)
+    if reaped or expired:
+        log.info("sweeper.swept", reaped=reaped, expired=expired)
+    return len(due) if wake(services, due) else 0
+
+
+def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None = None) -> str:
+    """Send a stored message anew, with fresh secrets; answer the new message's id.
+
+    Raises MessageNotFound, or SecretErased if the call carried a `Secret` that is gone: values that a
+    context provider mints are minted afresh, a value given in the call cannot be. The same
+    ``idempotency_key`` gives the same new message, so a double click sends one.
+    """
+    with services.store.read() as connection:
+        row = message_rows.load(connection, id_)
+        if row is None:
+            raise MessageNotFound(f"no message has the id {id_!r}")
+        content, secrets = message_rows.open_content(connection, id_, services.store.sealer)
+    if secrets is None:
+        raise SecretErased("the message carried a secret that was erased when it ended; ask for a new one")
+    now = services.now()
+    lifetime = row["expires_at"] - (row["send_at"] or row["created_at"]) if row["expires_at"] else None
+    again = replace(
+        message_from(content, secrets),
+        send_at=None,
+        expires_at=None if lifetime is None else now + lifetime,
+        idempotency_key=f"resend:{id_}:{idempotency_key}"[:256] if idempotency_key else None,
+    )
+    return accept(services, again, session=None, resent_from=id_, by=by)
+
+
+def retry(services: Services, id_: str, *, by: str) -> int:
+    """Try again what failed or waits; answer how many recipients. Raises WrongState if none did."""
+    return _by_hand(services, id_, delivery_rows.retry, by, "nothing of it failed or waits for another try")
+
+
+def cancel(services: Services, id_: str, *, by: str) -> int:
+    """Withdraw what has not left; answer how many recipients. Raises WrongState if all has left."""
+    return _by_hand(services, id_, delivery_rows.cancel, by, "it has left, is leaving now, or has ended")
+
+
+def _by_hand(
+    services: Services, id_: str, transition: Callable[..., int], by: str, otherwise: str
+) -> int:
+    with services.store.begin() as connection:
+        row = message_rows.load(connection, id_)
+        if row is None:
+            raise MessageNotFound(f"no message has the id {id_!r}")
+        if transition is delivery_rows.retry and row["has_secrets"] and row["erased_at"]:
+            raise SecretErased("the message carried a secret that was erased when it ended; ask for a new one")
+        changed = transition(connection, id_, by, services.now())
+    if not changed:
+        raise WrongState(f"message {id_}: {otherwise}")
+    if transition is delivery_rows.retry:
+        wake(services, [Wakeup(id_, row["lane"])])
+    return changed
+
+
+def state(services: Services, id_: str) -> State:
+    """The one word for a message. Raises MessageNotFound."""
+    with services.store.read() as connection:
+        found = queries.states(connection, id_)
+    if not found:
+        raise MessageNotFound(f"no message has the id {id_!r}")
+    return summarise(found)
+
+
+def wait(services: Services, id_: str, timeout_seconds: float, pause_seconds: float = 0.02) -> State:
+    """Wait until a message has ended or awaits a person; answer its state then, or at the timeout."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        found = state(services, id_)
+        if found in FINAL or found is State.UNCERTAIN or time.monotonic() >= deadline:
+            return found
+        time.sleep(pause_seconds)
+        pause_seconds = min(pause_seconds * 1.5, 0.5)

@@ -1,0 +1,76 @@
+"""Joining a caller's SQLAlchemy session: rows that exist exactly if its root transaction commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+
+from mailer.errors import ConfigError
+from mailer.store.engine import create_engine
+
+_PENDING = "mailer_pending"
+
+
+def resolve(given: Any) -> Session:
+    """The session itself, of a Session, a scoped_session, or Flask-SQLAlchemy's ``db.session``."""
+    session = given
+    if not isinstance(session, Session) and (isinstance(session, scoped_session) or callable(session)):
+        session = session()
+    elif hasattr(session, "_get_current_object"):
+        session = session._get_current_object()
+    if not isinstance(session, Session):
+        raise ConfigError("session", f"is a {type(session).__name__}, not a SQLAlchemy session; pass db.session")
+    return session
+
+
+def after_commit(
+    session: Session, id_: str, announce: Callable[[], object], dropped: Callable[[Sequence[str]], object]
+) -> None:
+    """Call ``announce`` once the root transaction has committed, never if it does not.
+
+    A message whose savepoint was rolled back is announced in vain, which costs a wake-up for an unknown
+    id. If the transaction ends without commit and without a rollback of the caller's, most likely because
+    nobody called ``commit()``, ``dropped`` is told the ids.
+    """
+    pending = session.info.get(_PENDING)
+    if pending is None:
+        pending = session.info[_PENDING] = []
+        if not session.info.get(f"{_PENDING}_watched"):
+            session.info[f"{_PENDING}_watched"] = True
+            _watch(session)
+    pending.append((id_, announce, dropped))
+
+
+def _watch(session: Session) -> None:
+    @sa.event.listens_for(session, "after_commit")
+    def _committed(session: Session) -> None:
+        # A savepoint's release comes by here too; only the root commit makes rows real.
+        if not session.in_nested_transaction():
+            for _id, announce, _dropped in session.info.pop(_PENDING, ()):
+                announce()
+
+    @sa.event.listens_for(session, "after_rollback")
+    def _rolled_back(session: Session) -> None:
+        session.info.pop(_PENDING, None)
+
+    @sa.event.listens_for(session, "after_transaction_end")
+    def _ended(session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None and (left := session.info.pop(_PENDING, None)):
+            left[0][2]([id_ for id_, _announce, _dropped in left])
+
+
+def engine_of(app: Any, given: Any) -> sa.Engine | None:
+    """The engine our workers use when the rows live in the session's database; None to build our own.
+
+    A database in memory exists only in its own engine. Any other gets an engine of ours on the same
+    URL: workers need write-ahead logging and immediate locks, which would change the host's own engine.
+    """
+    with app.app_context():
+        bind = resolve(given).get_bind()
+    engine = bind if isinstance(bind, sa.Engine) else bind.engine
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        return engine
+    return create_engine(engine.url.render_as_string(hide_password=False))

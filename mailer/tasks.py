@@ -1,0 +1,206 @@
+"""``send_email``: a Celery task that accepts a message when called and delivers one when run.
+
+What ``.delay`` takes is a message; what travels through the broker is its id; what the worker runs takes
+the id. Retry limits stand here in Celery's own words, but a retry waits in the store: a broker that
+forgets it, repeats it after an hour, or crashes the worker that holds it cannot hurt.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import Celery, Task
+from celery.result import AsyncResult
+
+from mailer import delivery, outbox
+from mailer.broker import Publisher, Queues
+from mailer.errors import InvalidMessage
+from mailer.message import Message
+from mailer.outbox import UNSET
+from mailer.retry import RetryPolicy
+from mailer.services import Services
+from mailer.states import State
+from mailer.telemetry import log
+
+NAME = "mailer.send_email"
+
+
+class Accepted(AsyncResult):  # type: ignore[misc]
+    """What ``send_email.delay`` returns. ``id`` is the message's id, everywhere.
+
+    The state is the store's, not a result backend's: there is none.
+    """
+
+    services: Services
+
+    @property
+    def state(self) -> str:
+        """The message's state: see `mailer.states.State`."""
+        return outbox.state(self.services, self.id)
+
+    status = state
+
+    def ready(self) -> bool:
+        """Whether the message has ended, one way or another."""
+        return State(self.state) in outbox.FINAL
+
+    def successful(self) -> bool:
+        """Whether every recipient's server took it."""
+        return self.state == State.SENT
+
+    def failed(self) -> bool:
+        """Whether it was refused for good for at least one recipient."""
+        return self.state == State.FAILED
+
+    def get(self, timeout: float | None = None, **_ignored: Any) -> str:
+        """Wait up to ``timeout`` seconds (default 60) for the end; return the state then."""
+        return outbox.wait(self.services, self.id, 60 if timeout is None else timeout)
+
+
+class SendEmail(Task):  # type: ignore[misc]
+    """The task of one application. `mailer.send_email` finds the right one."""
+
+    name = NAME
+    ignore_result = True
+    # In Celery's words; `RetryPolicy` says what they mean here. Set from MAILER_MAX_RETRIES and so on.
+    max_retries = 25
+    retry_backoff = 60
+    retry_backoff_max = 14_400
+    retry_jitter = True
+
+    services: Services
+    queues: Queues
+
+    def delay(self, *args: Any, **kwargs: Any) -> Accepted:
+        """Accept a message; it is stored when this returns.
+
+        ``delay(template=None, *, to, context=None, cc=None, bcc=None, reply_to=None, sender=None,
+        subject=None, text=None, html=None, headers=None, attachments=(), locale=None, lane="default",
+        send_at=None, countdown=None, eta=None, expires_at=None, expires_in=None, idempotency_key=None,
+        on_uncertain=…, tags=(), metadata=None, session=…)``
+
+        Either a template or ``subject`` with ``text`` or ``html``. ``session=None`` commits at once even
+        where the application joins its callers' transactions. Raises InvalidMessage and its kin naming
+        the field, IdempotencyConflict, or StoreError; then nothing was stored.
+        """
+        with self.services.app_context():
+            return self._accept(*args, **kwargs)
+
+    def _accept(self, template: str | None = None, *, session: Any = UNSET, **fields: Any) -> Accepted:
+        settings, services = self.services.settings, self.services
+        fields.setdefault("on_uncertain", settings.on_uncertain)
+        fields.setdefault("locale", settings.default_locale)
+        if fields.get("sender") is None:
+            fields["sender"] = settings.default_sender
+        if fields["sender"] is None:
+            raise InvalidMessage("sender", "is missing; pass sender=… or set MAILER_DEFAULT_SENDER")
+        message = Message.create(
+            template,
+            now=services.now(),
+            lanes=settings.lanes,
+            max_recipients=settings.max_recipients,
+            **fields,
+        )
+        result = Accepted(outbox.accept(services, message, session=session), app=self.app)
+        result.services = services
+        return result
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        expires: float | datetime | None = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Accepted:
+        """Accept a message with Celery's options: they become its schedule, deadline and lane.
+
+        ``countdown`` and ``eta`` become ``send_at``, ``expires`` (seconds or an instant) the deadline,
+        ``queue`` the lane; all are stored, none is given to the broker. Options that mean nothing for
+        mail are ignored.
+        """
+        fields = dict(kwargs or {})
+        if countdown is not None:
+            fields["countdown"] = countdown
+        if eta is not None:
+            fields["eta"] = eta
+        if isinstance(expires, datetime):
+            fields["expires_at"] = expires
+        elif expires is not None:
+            fields["expires_in"] = timedelta(seconds=expires)
+        if queue is not None:
+            fields["lane"] = self.queues.lane(queue)
+        return self.delay(*(args or ()), **fields)
+
+    def publish(self, id_: str, *, queue: str, producer: Any = None) -> None:
+        """Tell the broker that this message wants attention. Refuses anything but a message id."""
+        if not _is_id(id_):
+            raise TypeError("only a message id travels through the broker; call send_email.delay(…)")
+        # "-" for the reprs: they are built on every publish and would end up in the broker.
+        Task.apply_async(
+            self, (id_,), task_id=id_, queue=queue, producer=producer, retry=False,
+            argsrepr="-", kwargsrepr="-", ignore_result=True,
+        )  # fmt: skip
+
+    def policy(self) -> RetryPolicy:
+        """The retry limits written on this task, as the rules use them."""
+        backoff = self.retry_backoff
+        return RetryPolicy(
+            max_retries=10**6 if self.max_retries is None else self.max_retries,
+            backoff_seconds=1 if backoff is True else float(backoff),
+            backoff_max_seconds=float(self.retry_backoff_max),
+            jitter=bool(self.retry_jitter),
+        )
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Deliver the message of this id. Anything else in the queue is logged and dropped (CE2)."""
+        if kwargs or len(args) != 1 or not _is_id(args[0]):
+            log.error("wakeup.refused", hint="only ids travel here; call send_email.delay(...)")
+            return
+        with self.services.app_context():
+            self.services.policy = self.policy()
+            if not delivery.deliver(self.services, args[0]):
+                log.debug("wakeup.idle", message=args[0])
+
+
+def _is_id(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def register(celery: Celery, services: Services, queues: Queues) -> SendEmail:
+    """Put an application's own ``send_email`` on its Celery, and on no other.
+
+    Celery's ``shared_task`` and ``@app.task`` register a task on every Celery app of the process, so
+    that two applications run each other's; this one stays where it is put.
+    """
+    settings = services.settings
+    task = type("send_email", (SendEmail,), {
+        "services": services,
+        "queues": queues,
+        "max_retries": settings.max_retries,
+        "retry_backoff": settings.retry_backoff,
+        "retry_backoff_max": settings.retry_backoff_max,
+        "retry_jitter": settings.retry_jitter,
+        "__module__": __name__,
+    })()  # fmt: skip
+    registered: SendEmail = celery.register_task(task)
+    services.publish = _publish_through(registered, queues, Publisher(celery))
+    return registered
+
+
+def _publish_through(task: SendEmail, queues: Queues, publisher: Publisher) -> Callable[..., None]:
+    def publish(wakeups: Any) -> None:
+        publisher.publish(task, [(wakeup.message, queues.name(wakeup.lane)) for wakeup in wakeups])
+
+    return publish
+
+
+__all__ = ["NAME", "Accepted", "SendEmail", "register"]
