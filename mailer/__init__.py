@@ -4,6 +4,7 @@
 """
 
 from mailer.address import Address
+from mailer.attachment import Attachment
 from mailer.errors import (
     ConfigError,
     IdempotencyConflict,
@@ -19,7 +20,7 @@ from mailer.errors import (
     WrongState,
 )
 from mailer.extension import Mailer, send_email
-from mailer.message import Attachment, Secret
+from mailer.secret import Secret
 from mailer.states import State
 
 __all__ = [

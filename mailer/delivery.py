@@ -170,7 +170,12 @@ def _fail(job: Job, exc: Exception) -> None:
     why = str(exc) if isinstance(exc, MailerError) else type(exc).__name__
     log.error("mail.not_rendered", message=job.message, error=type(exc).__name__, why=why)
     for c in job.claimed:
-        data = {"recipient": c.recipient, "attempt": c.attempt, "reason": "not_rendered", "problem": why[:500]}
+        data = {
+            "recipient": c.recipient,
+            "attempt": c.attempt,
+            "reason": "not_rendered",
+            "problem": why[:500],
+        }
         job.outcomes.append(Finish(c.id, job.message, State.FAILED, "not_rendered", reply=why, data=data))
 
 
@@ -254,7 +259,9 @@ def _told(job: Job, claimed: Claimed, result: Result, verdict: Verdict, not_befo
     return {key: value for key, value in told.items() if value is not None}
 
 
-def record(services: Services, lease: Lease, jobs: Sequence[Job], patience_seconds: float = 20) -> list[Finish]:
+def record(
+    services: Services, lease: Lease, jobs: Sequence[Job], patience_seconds: float = 20
+) -> list[Finish]:
     """Commit all outcomes together, trying for a while if the database is away: a 250 is worth it."""
     outcomes = [outcome for job in jobs for outcome in job.outcomes]
     give_up = time.monotonic() + patience_seconds
@@ -273,7 +280,9 @@ def record(services: Services, lease: Lease, jobs: Sequence[Job], patience_secon
 def announce(recorded: Sequence[Finish]) -> None:
     """Say it in the log, once it is true."""
     for outcome in recorded:
-        fields = {k: outcome.data[k] for k in ("attempt", "transport", "seconds", "stage") if k in outcome.data}
+        fields = {
+            k: outcome.data[k] for k in ("attempt", "transport", "seconds", "stage") if k in outcome.data
+        }
         log.info(
             f"mail.{outcome.state.value}",
             message=outcome.message,

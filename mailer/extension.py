@@ -160,7 +160,9 @@ def services_of(app: flask.Flask) -> Services:
     try:
         services: Services = app.extensions[KEY]
     except KeyError:
-        raise ConfigError("Mailer", "was not set up for this application; call mailer.init_app(app)") from None
+        raise ConfigError(
+            "Mailer", "was not set up for this application; call mailer.init_app(app)"
+        ) from None
     return services
 
 

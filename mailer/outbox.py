@@ -33,7 +33,12 @@ UNSET: Any = object()
 
 
 def accept(
-    services: Services, message: Message, *, session: Any = UNSET, resent_from: str | None = None, by: str = ""
+    services: Services,
+    message: Message,
+    *,
+    session: Any = UNSET,
+    resent_from: str | None = None,
+    by: str = "",
 ) -> str:
     """Check and store a message; answer its id. A wake-up is published once it is committed.
 
@@ -200,15 +205,15 @@ def cancel(services: Services, id_: str, *, by: str) -> int:
     return _by_hand(services, id_, delivery_rows.cancel, by, "it has left, is leaving now, or has ended")
 
 
-def _by_hand(
-    services: Services, id_: str, transition: Callable[..., int], by: str, otherwise: str
-) -> int:
+def _by_hand(services: Services, id_: str, transition: Callable[..., int], by: str, otherwise: str) -> int:
     with services.store.begin() as connection:
         row = message_rows.load(connection, id_)
         if row is None:
             raise MessageNotFound(f"no message has the id {id_!r}")
         if transition is delivery_rows.retry and row["has_secrets"] and row["erased_at"]:
-            raise SecretErased("the message carried a secret that was erased when it ended; ask for a new one")
+            raise SecretErased(
+                "the message carried a secret that was erased when it ended; ask for a new one"
+            )
         changed = transition(connection, id_, by, services.now())
     if not changed:
         raise WrongState(f"message {id_}: {otherwise}")

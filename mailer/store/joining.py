@@ -22,7 +22,9 @@ def resolve(given: Any) -> Session:
     elif hasattr(session, "_get_current_object"):
         session = session._get_current_object()
     if not isinstance(session, Session):
-        raise ConfigError("session", f"is a {type(session).__name__}, not a SQLAlchemy session; pass db.session")
+        raise ConfigError(
+            "session", f"is a {type(session).__name__}, not a SQLAlchemy session; pass db.session"
+        )
     return session
 
 

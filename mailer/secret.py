@@ -1,0 +1,51 @@
+"""`Secret`: a value that travels sealed and is masked wherever people look."""
+
+from __future__ import annotations
+
+from mailer.errors import SecretErased
+
+MASK = "••••••"
+
+
+class Secret:
+    """Wraps a text that must not be read in the store, the broker, a log or the console.
+
+    Templates get the value, everything else gets the mask. It is erased when the message ends::
+
+        send_email.delay("login_code", to=…, context={"code": Secret("493 201")})
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"Secret takes text, not {type(value).__name__}")
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+
+class ErasedSecret(Secret):
+    """Stands where a secret was before its message ended."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def reveal(self) -> str:
+        raise SecretErased("the message carried a secret that was erased when it ended")
