@@ -158,16 +158,22 @@ def wake(services: Services, wakeups: Sequence[Wakeup]) -> bool:
 
 
 def sweep(services: Services, limit: int = 500) -> int:
-    """Reap lost leases, end what expired, publish what is due; answer how many wake-ups were published."""
-    settings, now = services.settings, services.now()
+    """Reap, expire, and publish what is due; answer how many wake-ups were published."""
+    reap_and_expire(services)
+    repeat_after = timedelta(seconds=services.settings.republish_seconds)
     with services.store.begin() as connection:
-        delay = timedelta(seconds=services.policy.uncertain_delay_seconds)
-        reaped = delivery_rows.reap(connection, now, settings.crash_limit, delay)
+        due = delivery_rows.due(connection, services.now(), repeat_after, limit)
+    return len(due) if wake(services, due) else 0
+
+
+def reap_and_expire(services: Services) -> None:
+    """Take back deliveries whose worker was lost, and end those whose deadline has passed."""
+    now, delay = services.now(), timedelta(seconds=services.policy.uncertain_delay_seconds)
+    with services.store.begin() as connection:
+        reaped = delivery_rows.reap(connection, now, services.settings.crash_limit, delay)
         expired = delivery_rows.expire(connection, now)
-        due = delivery_rows.due(connection, now, timedelta(seconds=settings.republish_seconds), limit)
     if reaped or expired:
         log.info("sweeper.swept", reaped=reaped, expired=expired)
-    return len(due) if wake(services, due) else 0
 
 
 def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None = None) -> str:

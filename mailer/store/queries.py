@@ -132,6 +132,11 @@ def counts(connection: Connection) -> dict[State, int]:
     return {State(state): number for state, number in connection.execute(query)}
 
 
+def ping(connection: Connection) -> None:
+    """Touch the tables. Raises StoreError through the connection's block if they are not there."""
+    connection.execute(sa.select(messages.c.id).limit(1))
+
+
 def _all_but_sealed() -> list[sa.Column[Any]]:
     return [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
 

@@ -1,0 +1,105 @@
+"""Running workers: on the broker until told to stop, or once over what is due."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import flask
+from celery import Celery, signals
+
+from mailer import delivery, outbox
+from mailer.broker import is_memory
+from mailer.errors import ConfigError
+from mailer.services import Services
+from mailer.telemetry import log
+
+
+def work(app: flask.Flask, *, concurrency: int, pool: str = "prefork", log_level: str = "INFO") -> int:
+    """Consume wake-ups until SIGTERM or SIGINT, then finish what is held; answer the exit code.
+
+    Raises ConfigError for a broker in memory: nobody else could publish to it.
+    """
+    celery = celery_of(app)
+    if is_memory(str(celery.conf.broker_url or "")):
+        raise ConfigError(
+            "MAILER_BROKER_URL",
+            "is memory://, which lives in one process; set it to redis://… or amqp://…, "
+            "run `mailer dev` for everything in one process, or `mailer worker --once`",
+        )
+    worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level)
+    worker.start()
+    # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing.
+    return 0 if worker.exitcode in (None, 0, 1) else int(worker.exitcode)
+
+
+def celery_of(app: flask.Flask) -> Celery:
+    """The Celery that carries an application's wake-ups."""
+    celery: Celery = app.extensions["mailer.send_email"].app
+    return celery
+
+
+def build(celery: Celery, *, concurrency: int, pool: str, log_level: str = "INFO") -> Any:
+    """A Celery worker over every queue this application knows."""
+    return celery.Worker(
+        pool=pool,
+        concurrency=concurrency,
+        hostname=f"mailer-{os.getpid()}@%h",
+        loglevel=log_level,
+        # No chatter between workers: its pub/sub socket is the first thing to die half-open.
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+
+
+def work_once(services: Services, batch: int = 50) -> int:
+    """Deliver what is due now, without a broker; answer how many attempts were made."""
+    outbox.reap_and_expire(services)
+    made = 0
+    while attempts := delivery.deliver_due(services, batch):
+        made += attempts
+    return made
+
+
+class EmbeddedWorker:
+    """A worker in a thread of this process, for the broker in memory: threads, never forks.
+
+    A forked child's publishes would vanish, since memory is not shared. Time limits do nothing under
+    threads, which is why every socket has a timeout of its own.
+    """
+
+    def __init__(self, app: flask.Flask, concurrency: int = 4) -> None:
+        self._worker = build(celery_of(app), concurrency=concurrency, pool="threads", log_level="WARNING")
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mailer-worker", daemon=True)
+
+    def start(self, timeout_seconds: float = 10) -> None:
+        """Start, and return once it consumes."""
+        signals.worker_ready.connect(self._on_ready, weak=True)
+        self._thread.start()
+        if not self._ready.wait(timeout_seconds):
+            raise RuntimeError("the worker did not become ready")
+
+    def stop(self, timeout_seconds: float = 4) -> None:
+        """Finish what is held, for as long as the timeout allows."""
+        self._worker.stop()
+        self._thread.join(timeout_seconds)
+
+    def _on_ready(self, sender: Any = None, **_: Any) -> None:
+        if sender is not None and sender.app is self._worker.app:
+            self._ready.set()
+
+    def _run(self) -> None:
+        try:
+            self._worker.start()
+        except SystemExit:
+            pass
+        except Exception as exc:
+            log.error("worker.died", error=type(exc).__name__, why=str(exc)[:200])
+            raise
+
+
+__all__ = ["EmbeddedWorker", "build", "celery_of", "work", "work_once"]
