@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import TypeAlias, Union
 
 import idna
 
@@ -39,7 +40,6 @@ MAX_LIST = 1_000  # entries of one list of addresses
 
 _ATEXT = r"[A-Za-z0-9#$&'*+\-/=?^_`{|}~]"  # RFC 5322 section 3.2.3, but for "!" and "%": see above
 _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-_NOT_ATEXT = re.compile(r"[\x00-\x7f]")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}")  # a last label of digits would be an IP address
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)" *')
@@ -47,6 +47,9 @@ _PLAIN_NAME = re.compile(r'[^()<>\[\]:;@\\,"]*[^()<>\[\]:;@\\," ] +')
 _ATOMS = re.compile(r"[^\x00-\x1f()<>\[\]:;@\\,.\"\x7f]*")
 
 _ONE_EACH = "give one address per entry, as local@domain, Name <local@domain> or a pair (name, address)"
+AddressLike: TypeAlias = Union[str, tuple[str, str], "Address"]
+"""What a caller may write for one address; a pair is (name, addr-spec), as in Flask-Mail."""
+
 _UPPER_TO_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
@@ -68,7 +71,7 @@ class Address:
         object.__setattr__(self, "name", _checked_name(self.name))
 
     @classmethod
-    def parse(cls, value: str | tuple[str, str] | Address, field: str = "to") -> Address:
+    def parse(cls, value: AddressLike, field: str = "to") -> Address:
         """Read ``local@domain``, ``Name <local@domain>``, ``"Q, Inc" <local@domain>`` or (name, addr-spec).
 
         ``field`` is the argument an `InvalidAddress` names. Anything that could be read as two addresses,
@@ -104,8 +107,8 @@ class Address:
     def key(self) -> str:
         """The form in which two addresses are compared: duplicates, the suppression list.
 
-        A to Z of the local part become lower-case and nothing else is folded: ``ß`` is not ``ss`` and ``ı``
-        is not ``i``, since their mailboxes may belong to different people.
+        A to Z of the local part become lower-case and nothing else is folded: ``ß`` is not ``ss``, and an
+        ``i`` without its dot is not ``i``, since their mailboxes may belong to different people.
         """
         return self.addr_spec.translate(_UPPER_TO_LOWER)
 
@@ -174,9 +177,12 @@ def masked(addr: str) -> str:
 
 def quoted_name(name: str) -> str:
     """A display name as a phrase: as it is if it is made of atoms, else quoted (RFC 5322 section 3.2.4)."""
-    if _ATOMS.fullmatch(name) is not None:
-        return name
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return name if _ATOMS.fullmatch(name) is not None else quoted(name)
+
+
+def quoted(text: str) -> str:
+    """``text`` as a quoted-string (RFC 5322 section 3.2.4)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _pair(value: object) -> tuple[str, str]:
@@ -194,9 +200,7 @@ def _split(text: str) -> tuple[str, str]:
         return "", text
     before, bracket, addr_spec = text[:-1].rpartition("<")
     if not bracket or not before:
-        raise InvalidAddress(
-            "to", "has angle brackets and no name before them; give the address without them"
-        )
+        raise InvalidAddress("to", "has angle brackets without a name; give the address without them")
     if "=?" in before:
         # A reader of headers would decode it, a reader of text would not: the pair says which is meant.
         raise InvalidAddress("to", "has a name with an encoded word (=?); give a pair (name, address)")
@@ -230,6 +234,9 @@ def _checked_spec(addr_spec: object) -> str:
         raise InvalidAddress("address", f"is empty; {_ONE_EACH}")
     if len(addr_spec) > MAX_ADDR_SPEC:
         raise InvalidAddress("address", f"is longer than {MAX_ADDR_SPEC} octets; {_ONE_EACH}")
+    problem = control_in(addr_spec)
+    if problem is not None:
+        raise InvalidAddress("address", problem)
     if addr_spec.count("@") != 1:
         raise InvalidAddress(
             "address", f"has {addr_spec.count('@') or 'no'} '@' where one is needed; {_ONE_EACH}"
@@ -260,18 +267,19 @@ def _why_no_dot_atom(local: str) -> str:
         return "has a quoted part before the '@', which Mailer does not accept"
     for place, character in enumerate(local, 1):
         if character != "." and _DOT_ATOM.fullmatch(character) is None:
-            return f"has U+{ord(character):04X} at position {place}, which may not stand before the '@'"
+            return _misplaced(character, place)
     return "has a '.' at the start, at the end or next to another '.' before the '@'"
+
+
+def _misplaced(character: str, place: int) -> str:
+    return f"has U+{ord(character):04X} at position {place}, which may not stand before the '@'"
 
 
 def _checked_foreign(local: str) -> str:
     """Check the characters outside ASCII (RFC 6531 section 3.3) and return ``local`` with ``x`` for each."""
     for place, character in enumerate(local, 1):
         if not character.isascii() and not _may_stand_in_local(character):
-            raise InvalidAddress(
-                "address",
-                f"has U+{ord(character):04X} at position {place}, which may not stand before the '@'; {_ONE_EACH}",
-            )
+            raise InvalidAddress("address", f"{_misplaced(character, place)}; {_ONE_EACH}")
     return re.sub(r"[^\x00-\x7f]", "x", local)
 
 
@@ -291,10 +299,7 @@ def _may_stand_in_local(character: str) -> bool:
 
 def _checked_domain(domain: str) -> str:
     lowered = domain.lower()
-    if domain.isascii() and "xn--" not in lowered:
-        ascii_form = lowered
-    else:
-        ascii_form = _a_labels(domain)
+    ascii_form = lowered if domain.isascii() and "xn--" not in lowered else _a_labels(domain)
     if len(ascii_form) > MAX_ADDR_SPEC or (_HOST.fullmatch(ascii_form) is None and ascii_form != "localhost"):
         raise InvalidAddress("address", f"{_why_no_host(ascii_form)}; {_ONE_EACH}")
     return ascii_form
