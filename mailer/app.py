@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import flask
 
+from mailer.address import Address
 from mailer.config import Settings
 from mailer.extension import Mailer
 from mailer.sealing import signing_key
@@ -32,6 +33,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> flask.Flask:
     app = flask.Flask("mailer", template_folder=None, static_folder=None)
     app.config.from_mapping(config or {})
     settings = Settings.load(app.config)
+    if settings.default_sender is None:
+        app.config["MAILER_DEFAULT_SENDER"] = default_sender(settings)
     app.secret_key = signing_key(settings.sealing_keys(), "cookies")
     app.config.setdefault("TRUSTED_HOSTS", trusted_hosts(settings))
     app.config.setdefault("MAX_CONTENT_LENGTH", 1_000_000)
@@ -48,6 +51,13 @@ def trusted_hosts(settings: Settings) -> list[str]:
     own = urlsplit(settings.base_url).hostname or "localhost"
     local = ["127.0.0.1", "localhost", "[::1]"] if own in ("127.0.0.1", "localhost", "::1") else []
     return list(dict.fromkeys([own, *local, *settings.trusted_hosts]))
+
+
+def default_sender(settings: Settings) -> str:
+    """A sender for a service that names none: ``no-reply`` at the base URL's host."""
+    host = urlsplit(settings.base_url).hostname or ""
+    named = "." in host and not host.rpartition(".")[2].isdigit()
+    return str(Address("no-reply@" + (host if named else "localhost"), settings.site_name))
 
 
 def _migrate(settings: Settings) -> None:

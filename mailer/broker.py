@@ -132,6 +132,7 @@ class Publisher:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._pools: dict[int, ProducerPool] = {}
+        self.worker_in_process = False
 
     def pool(self) -> ProducerPool:
         """The producers of this process: a forked child must not share its parent's sockets."""
@@ -140,9 +141,12 @@ class Publisher:
             self._pools = {pid: self._build()}
         return self._pools[pid]
 
+    def _url(self) -> str:
+        url = self._celery.conf.broker_write_url or self._celery.conf.broker_url or "memory://"
+        return str(url if isinstance(url, str) else url[0])
+
     def _build(self) -> ProducerPool:
-        celery, url = self._celery, self._celery.conf.broker_write_url or self._celery.conf.broker_url
-        url = url if isinstance(url, str) else (url or ["memory://"])[0]
+        celery, url = self._celery, self._url()
         options = dict(celery.conf.broker_transport_options or {})
         if is_redis(url):
             options |= _REDIS_PUBLISHER
@@ -157,6 +161,9 @@ class Publisher:
 
     def publish(self, task: Any, wakeups: Sequence[tuple[str, str]]) -> None:
         """Publish ``(id, queue)`` pairs as wake-ups of ``task``. Raises what the broker's driver raises."""
+        if is_memory(self._url()) and not self.worker_in_process:
+            # A shell beside `mailer dev`: nobody listens in here, but that process sweeps the same store.
+            raise ConnectionError("the broker in memory has no worker in this process")
         with self.pool().acquire(block=True, timeout=1) as producer:
             for id_, queue in wakeups:
                 task.publish(id_, queue=queue, producer=producer)

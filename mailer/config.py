@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mailer.errors import ConfigError
@@ -67,7 +67,9 @@ class Settings(BaseSettings):
 
     # Identity
     base_url: Annotated[str, AfterValidator(_http_base)] = Field(
-        "http://127.0.0.1:8000", description="The address people reach the application at; links use it."
+        "http://127.0.0.1:8000",
+        description="The address people reach the application at; links use it. "
+        "Unset: this machine, on the web port.",
     )
     default_sender: str | None = Field(
         None, description='Sender where a call names none: "Acme <no-reply@acme.example>".'
@@ -126,6 +128,15 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line that is written by the mailer command."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _base_url_follows_port(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return (
+            given
+            if given.get("base_url")
+            else given | {"base_url": f"http://127.0.0.1:{given.get('web_port', 8000)}"}
+        )
 
     @field_validator("secret_keys", "trusted_hosts", "lanes", mode="before")
     @classmethod

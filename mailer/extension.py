@@ -11,7 +11,7 @@ import flask
 from celery import Celery, signals
 from werkzeug.local import LocalProxy
 
-from mailer.broker import Queues, adopt_celery, build_celery, is_memory
+from mailer.broker import Publisher, Queues, adopt_celery, build_celery, is_memory
 from mailer.config import Settings
 from mailer.errors import ConfigError
 from mailer.rendering import Templates
@@ -54,8 +54,9 @@ class Mailer:
         app.extensions.setdefault("celery", celery)
         queues = Queues(settings, str(celery.conf.broker_url or ""))
         queues.declare(celery)
-        app.extensions[f"{KEY}.send_email"] = register(celery, services, queues)
-        _sweep_in_workers(celery, services)
+        publisher = Publisher(celery)
+        app.extensions[f"{KEY}.send_email"] = register(celery, services, queues, publisher)
+        _sweep_in_workers(celery, services, publisher)
         _applications.add(app)
 
     def context_provider(
@@ -124,13 +125,14 @@ def _checked(celery: Celery) -> Celery:
     return celery
 
 
-def _sweep_in_workers(celery: Celery, services: Services) -> None:
+def _sweep_in_workers(celery: Celery, services: Services, publisher: Publisher) -> None:
     """Start a sweeper in each worker of this Celery, and give forked children their own database sockets."""
     sweeper: list[Sweeper] = []
 
     @signals.worker_ready.connect(weak=False)
     def _ready(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is celery:
+            publisher.worker_in_process = True
             sweeper.append(Sweeper(services))
             sweeper[-1].start()
 

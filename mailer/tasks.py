@@ -175,7 +175,7 @@ def _is_id(value: Any) -> bool:
         return False
 
 
-def register(celery: Celery, services: Services, queues: Queues) -> SendEmail:
+def register(celery: Celery, services: Services, queues: Queues, publisher: Publisher) -> SendEmail:
     """Put an application's own ``send_email`` on its Celery, and on no other.
 
     Celery's ``shared_task`` and ``@app.task`` register a task on every Celery app of the process, so
@@ -192,7 +192,7 @@ def register(celery: Celery, services: Services, queues: Queues) -> SendEmail:
         "__module__": __name__,
     })()  # fmt: skip
     registered: SendEmail = celery.register_task(task)
-    services.publish = _publish_through(registered, queues, Publisher(celery))
+    services.publish = _publish_through(registered, queues, publisher)
     return registered
 
 

@@ -15,12 +15,13 @@ import structlog
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def _escape_controls(_logger: Any, _method: str, fields: Any) -> Any:
-    """IN6: a line break or an escape sequence in a value must not start a line or colour a terminal."""
-    for key, value in fields.items():
-        if isinstance(value, str) and _CONTROLS.search(value):
-            fields[key] = _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
-    return fields
+def escape_controls(text: str) -> str:
+    """IN6: a line break or an escape sequence must not start a line or colour a terminal."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _escape_values(_logger: Any, _method: str, fields: Any) -> Any:
+    return {key: escape_controls(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
@@ -28,7 +29,7 @@ log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     wrapper_class=structlog.stdlib.BoundLogger,
     processors=[
         structlog.stdlib.filter_by_level,
-        _escape_controls,
+        _escape_values,
         structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False),
     ],
 )

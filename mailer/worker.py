@@ -72,7 +72,13 @@ class EmbeddedWorker:
     """
 
     def __init__(self, app: flask.Flask, concurrency: int = 4) -> None:
-        self._worker = build(celery_of(app), concurrency=concurrency, pool="threads", log_level="WARNING")
+        self._worker = celery_of(app).WorkController(
+            pool="threads",
+            concurrency=concurrency,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mailer-worker", daemon=True)
 

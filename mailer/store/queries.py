@@ -67,6 +67,17 @@ class MessageView:
     deliveries: Sequence[DeliveryView]
     events: Sequence[EventView]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, in the shape every door answers with: ids as text, instants in ISO 8601."""
+        described = {
+            name: _plain(getattr(self, name))
+            for name in self.__dataclass_fields__
+            if name not in ("deliveries", "events")
+        }
+        told = [{"at": e.at.isoformat(), "name": e.name, **e.data} for e in self.events]
+        reached = [{k: _plain(getattr(d, k)) for k in d.__dataclass_fields__} for d in self.deliveries]
+        return {**described, "deliveries": reached, "events": told}
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -135,6 +146,12 @@ def counts(connection: Connection) -> dict[State, int]:
 def ping(connection: Connection) -> None:
     """Touch the tables. Raises StoreError through the connection's block if they are not there."""
     connection.execute(sa.select(messages.c.id).limit(1))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _all_but_sealed() -> list[sa.Column[Any]]:

@@ -1,0 +1,20 @@
+"""The ``mailer`` command: each command parses, calls one function, and prints.
+
+The same group is ``flask mailer`` in a host application, and then works on that application.
+
+Exit codes:
+
+==  =====================================================================
+0   done
+1   the mail did not get through: failed, expired, cancelled or suppressed
+2   bad input or usage
+3   no such message, template or operator
+4   the message's state does not allow it
+5   a setting is wrong or the store does not answer
+6   still under way when ``--wait`` ran out
+==  =====================================================================
+"""
+
+from mailer.cli.group import mailer, main
+
+__all__ = ["mailer", "main"]

@@ -1,0 +1,250 @@
+"""Commands about messages: send, list, show, resend, retry, cancel, preview, check-address."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Any
+
+import rich_click as click
+
+from mailer import outbox
+from mailer.address import Address
+from mailer.attachment import Attachment
+from mailer.broker import is_memory
+from mailer.cli.group import DONE, NOT_FOUND, NOT_SENT, UNDER_WAY, application, mailer, print_json, services
+from mailer.delivery import deliver
+from mailer.errors import InvalidMessage, MessageNotFound
+from mailer.services import Services
+from mailer.states import FINAL, State
+from mailer.store import queries
+from mailer.telemetry import escape_controls
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+
+
+@mailer.command()
+@click.argument("template", required=False)
+@click.option("--to", multiple=True, required=True, help="Recipient; may be repeated.")
+@click.option("--cc", multiple=True, help="Carbon copy; may be repeated.")
+@click.option("--bcc", multiple=True, help="Blind copy; may be repeated.")
+@click.option("--sender", help="Sender, instead of MAILER_DEFAULT_SENDER.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A template's variable, as text.")
+@click.option("--context", help="All variables as one JSON object.")
+@click.option("--subject", help="Subject; needed without a template.")
+@click.option("--text", help="Text body, instead of a template.")
+@click.option("--html", help="HTML body, instead of a template.")
+@click.option(
+    "--attach", multiple=True, type=click.Path(exists=True, dir_okay=False), help="A file to attach."
+)
+@click.option("--locale", help="Language of the mail: de, pt-BR.")
+@click.option("--lane", default="default", help="critical, default or bulk.")
+@click.option("--in", "countdown", type=float, help="Seconds to wait before sending.")
+@click.option("--expires-in", type=float, help="Seconds after which it must not be sent any more.")
+@click.option("--idempotency-key", help="The same key never sends twice.")
+@click.option("--tag", "tags", multiple=True, help="A word to find it by.")
+@click.option("--wait", is_flag=True, help="Wait for the outcome and show it.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+@as_json
+def send(
+    values: tuple[str, ...], context: str | None, attach: tuple[str, ...], wait: bool, timeout: float,
+    json_: bool, **fields: Any,
+) -> None:  # fmt: skip
+    """Send TEMPLATE, or a text given here, and say its id."""
+    app = application()
+    found: Services = app.extensions["mailer"]
+    attachments = [Attachment.from_path(path) for path in attach]
+    with app.app_context():
+        task = app.extensions["mailer.send_email"]
+        accepted = task.delay(
+            fields.pop("template"),
+            context=_context(values, context),
+            attachments=attachments,
+            session=None,
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()},
+        )
+    if wait:
+        _deliver_if_alone(app, found, accepted.id)
+        outbox.wait(found, accepted.id, timeout)
+        _show(found, accepted.id, json_)
+        click.get_current_context().exit(_outcome(outbox.state(found, accepted.id)))
+    if json_:
+        print_json({"id": accepted.id})
+    else:
+        click.echo(accepted.id)
+
+
+def _context(values: tuple[str, ...], context: str | None) -> dict[str, Any]:
+    try:
+        given = json.loads(context) if context else {}
+    except ValueError:
+        raise InvalidMessage("--context", 'is not JSON; write --context \'{"name": "Ada"}\'') from None
+    if not isinstance(given, dict):
+        raise InvalidMessage("--context", "is not a JSON object")
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise InvalidMessage("--set", "is not of the form NAME=VALUE")
+        given[name] = text
+    return given
+
+
+def _deliver_if_alone(app: Any, found: Services, id_: str) -> None:
+    """With the broker in memory no worker can hear of it in time: make the first attempt here.
+
+    Safe beside a running `mailer dev`: whoever claims it first sends it.
+    """
+    if is_memory(str(app.extensions["mailer.send_email"].app.conf.broker_url or "")):
+        with app.app_context():
+            deliver(found, id_)
+
+
+def _outcome(state: State) -> int:
+    if state is State.SENT:
+        return DONE
+    return NOT_SENT if state in FINAL else UNDER_WAY
+
+
+@mailer.command("list")
+@click.argument("text", required=False)
+@click.option(
+    "--state", type=click.Choice([s.value for s in State]), help="Only with a recipient in this state."
+)
+@click.option("--template", help="Only of this template.")
+@click.option("--lane", help="Only of this lane.")
+@click.option("--tag", help="Only with this tag.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Most to list.")
+@click.option("--before", help="Continue after the last id of the page before.")
+@as_json
+def list_(text: str | None, state: str | None, limit: int, json_: bool, **narrowed: Any) -> None:
+    """List messages, newest first; TEXT finds a recipient, subject, template or id."""
+    wanted = queries.Search(text=text, state=State(state) if state else None, limit=limit, **narrowed)
+    with services().store.read() as connection:
+        found = queries.search(connection, wanted)
+    if json_:
+        print_json([message.as_dict() for message in found])
+        return
+    if not found:
+        click.echo("No messages.")
+    for message in found:
+        people = message.deliveries[0].recipient + (", …" if len(message.deliveries) > 1 else "")
+        line = (
+            f"{message.id}  {message.created_at:%Y-%m-%d %H:%M:%S}  {message.state:<10} "
+            f"{people:<32} {message.subject or message.template or ''}"
+        )
+        click.echo(escape_controls(line))
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@as_json
+def show(id_: str, json_: bool) -> None:
+    """Show one message: its recipients, the servers' words, and its timeline."""
+    _show(services(), id_, json_)
+
+
+def _show(found: Services, id_: str, json_: bool) -> None:
+    with found.store.read() as connection:
+        message = queries.show(connection, id_)
+    if message is None:
+        raise MessageNotFound(f"no message has the id {id_!r}")
+    if json_:
+        print_json(message.as_dict())
+        return
+    lines = [
+        f"{message.state.value.upper()}  {message.subject or '(not rendered yet)'}",
+        f"  id          {message.id}",
+        f"  Message-ID  {message.message_id}",
+        f"  template    {message.template or '-'}    lane {message.lane}",
+        f"  accepted    {message.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "",
+    ]
+    for d in message.deliveries:
+        words = " ".join(str(part) for part in (d.code, d.reply) if part)
+        lines.append(f"  {d.state:<10}  {d.recipient} ({d.kind}), attempt {d.attempts}  {words}")
+    lines.append("")
+    for event in message.events:
+        told = "  ".join(f"{key}={value}" for key, value in event.data.items())
+        lines.append(f"  {event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d}  {event.name:<12} {told}")
+    for line in lines:
+        click.echo(escape_controls(line))
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait for the outcome and show it.")
+@as_json
+def resend(id_: str, wait: bool, json_: bool) -> None:
+    """Send a message anew, with fresh secrets, and say the new message's id."""
+    app = application()
+    found: Services = app.extensions["mailer"]
+    with app.app_context():
+        new = outbox.resend(found, id_, by=_operator())
+    if wait:
+        _deliver_if_alone(app, found, new)
+        outbox.wait(found, new, 60)
+        _show(found, new, json_)
+        click.get_current_context().exit(_outcome(outbox.state(found, new)))
+    if json_:
+        print_json({"id": new, "resent_from": id_})
+    else:
+        click.echo(new)
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+def retry(id_: str) -> None:
+    """Try again now what failed or waits."""
+    click.echo(f"Queued again for {outbox.retry(services(), id_, by=_operator())} recipient(s).")
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+def cancel(id_: str) -> None:
+    """Withdraw a message that has not left."""
+    click.echo(f"Cancelled for {outbox.cancel(services(), id_, by=_operator())} recipient(s).")
+
+
+def _operator() -> str:
+    try:
+        return f"{getpass.getuser()} (shell)"
+    except (KeyError, OSError):  # no such user, as in some containers
+        return "shell"
+
+
+@mailer.command()
+@click.argument("template", required=False)
+@click.option(
+    "--set", "values", multiple=True, metavar="NAME=VALUE", help="Instead of a value in preview.json."
+)
+@click.option("--locale", help="Language: de, pt-BR.")
+@click.option(
+    "--part", type=click.Choice(["subject", "text", "html", "json"]), default="text", show_default=True
+)
+def preview(template: str | None, values: tuple[str, ...], locale: str | None, part: str) -> None:
+    """Render TEMPLATE with its sample values; without TEMPLATE, list the templates."""
+    app = application()
+    templates = app.extensions["mailer"].templates
+    with app.app_context():
+        if template is None:
+            click.echo("\n".join(templates.names()))
+            return
+        templates.check(template, {}, locale, provided=None)
+        context = {**templates.preview_context(template, locale), **_context(values, None)}
+        made = templates.render(template, context, locale)
+    if part == "json":
+        print_json({"subject": made.subject, "text": made.text, "html": made.html})
+        return
+    shown = getattr(made, part)
+    if shown is None:
+        click.echo(f"mailer: the template has no {part}", err=True)
+        click.get_current_context().exit(NOT_FOUND)
+    click.echo(shown)
+
+
+@mailer.command("check-address")
+@click.argument("address")
+def check_address(address: str) -> None:
+    """Say ok if ADDRESS can be mailed to, or why not."""
+    Address.parse(address, "address")
+    click.echo("ok")

@@ -1,0 +1,1 @@
+"""``mailer user``: who may enter the console."""

@@ -1,0 +1,105 @@
+"""Everything in one process: web, worker, sweeper and an inbox that keeps what is sent. For trying out.
+
+Nothing leaves the machine and no server has to be installed. What is accepted survives: the rows are
+in SQLite, and what was not sent when the process ended goes out at the next start.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import waitress
+
+from mailer.app import create_app
+from mailer.config import Settings
+from mailer.errors import ConfigError
+from mailer.inbox import Inbox
+from mailer.web.entry import one_time_link
+from mailer.worker import EmbeddedWorker
+
+STOP_SECONDS = 4.0
+
+
+def run(echo: Callable[[str], None]) -> None:
+    """Start everything, say where to look, and serve until SIGINT or SIGTERM.
+
+    Raises ConfigError naming the setting if a port is taken.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = Settings.load()
+    inbox = Inbox(
+        host="127.0.0.1",
+        smtp_port=settings.inbox_smtp_port,
+        web_port=settings.inbox_port,
+        path=settings.data_dir / "inbox.db",
+    )
+    inbox.start()
+    try:
+        app = create_app(_pointing_at(inbox, settings))
+        with WebServer(app, settings.web_host, settings.web_port) as web:
+            worker = EmbeddedWorker(app)
+            worker.start()
+            _say_where(echo, app, web, inbox)
+            stop.wait()
+            echo("\nStopping …")
+            worker.stop(STOP_SECONDS - 1)
+    finally:
+        inbox.stop()
+    echo("Stopped. What was accepted and not sent goes out at the next start.")
+
+
+def _pointing_at(inbox: Inbox, settings: Settings) -> dict[str, Any]:
+    """Mail goes to the inbox, unless somebody said where to."""
+    if settings.smtp_url is not None:
+        return {}
+    return {"MAILER_SMTP_URL": f"smtp://127.0.0.1:{inbox.smtp_port}"}
+
+
+class WebServer:
+    """Waitress in a thread."""
+
+    def __init__(self, app: flask.Flask, host: str, port: int, threads: int = 8) -> None:
+        try:
+            self._server = waitress.create_server(app, host=host, port=port, threads=threads, ident=None)
+        except OSError:
+            raise ConfigError(
+                "MAILER_WEB_PORT", f"port {port} is already in use; set it to a free port, such as {port + 1}"
+            ) from None
+        self._thread = threading.Thread(target=self._server.run, name="mailer-web", daemon=True)
+        self.url = f"http://{host}:{self._server.effective_port}"
+
+    def __enter__(self) -> WebServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+        self._thread.join(1)
+
+    def wait(self) -> None:
+        """Serve until the process is told to end."""
+        while self._thread.is_alive():
+            time.sleep(0.5)
+
+
+def _say_where(echo: Callable[[str], None], app: flask.Flask, web: WebServer, inbox: Inbox) -> None:
+    settings = app.extensions["mailer"].settings
+    inbox_url = f"http://127.0.0.1:{inbox.web_port}"
+    echo(
+        f"""
+  Mailer is running. Press Ctrl-C to stop.
+
+  Sign up        {settings.base_url}/signup
+  Inbox          {inbox_url}   (SMTP on 127.0.0.1:{inbox.smtp_port}; nothing leaves this machine)
+  Console        {one_time_link(app)}
+                 (signs you in once; more: mailer user link dev)
+  Data           {settings.data_dir.resolve()}
+"""
+    )
