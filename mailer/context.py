@@ -1,0 +1,116 @@
+"""Template variables: a copy of what the caller gave, in which everything can be stored as JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+from mailer.errors import InvalidMessage
+from mailer.headers import kind_of
+from mailer.secret import ErasedSecret, Secret
+
+MARKER = "$secret"
+"""The only key of the mapping that stands for a `Secret` in stored content."""
+
+MAX_DEPTH = 20
+_MAX_INT_BITS = 1_024
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+_Path = tuple[str | int, ...]
+_Text = TypeVar("_Text", str, Secret)
+
+
+def checked_context(context: object) -> dict[str, Any]:
+    """A deep copy of ``context`` made of None, bool, int, float, str, list, dict and `Secret`.
+
+    Tuples become lists; date, time and datetime become ISO 8601 text; Decimal and UUID become text. NUL and
+    lone surrogates, which neither a mail nor every database can hold, become U+FFFD. Anything else, such as
+    a database row or a set, raises InvalidMessage that says where it stands and what to pass instead.
+    """
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise InvalidMessage("context", f"is {kind_of(context)}; give a mapping of names to values")
+    copied: dict[str, Any] = _copied_mapping(context, ())
+    return copied
+
+
+def storable(text: _Text) -> _Text:
+    """``text`` with U+FFFD for every NUL and lone surrogate."""
+    if isinstance(text, Secret):
+        if isinstance(text, ErasedSecret) or _UNSTORABLE.search(text.reveal()) is None:
+            return text
+        return Secret(_UNSTORABLE.sub("\ufffd", text.reveal()))
+    return text if _UNSTORABLE.search(text) is None else _UNSTORABLE.sub("\ufffd", text)
+
+
+def contains_secret(value: Any) -> bool:
+    """Whether a `Secret` stands anywhere in it."""
+    if isinstance(value, Mapping):
+        return any(map(contains_secret, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(contains_secret, value))
+    return isinstance(value, Secret)
+
+
+def _copied(value: Any, path: _Path) -> Any:
+    kind = type(value)
+    if kind is str:
+        return storable(value)
+    if value is None or kind is bool:
+        return value
+    if isinstance(value, Secret):
+        return storable(value)
+    if len(path) > MAX_DEPTH:
+        raise _unfit(path[:1], f"is nested deeper than {MAX_DEPTH} or contains itself; pass less of it")
+    if isinstance(value, Mapping):
+        return _copied_mapping(value, path)
+    if isinstance(value, list | tuple):
+        return [_copied(item, (*path, place)) for place, item in enumerate(value)]
+    return _copied_scalar(value, path)
+
+
+def _copied_mapping(value: Mapping[Any, Any], path: _Path) -> dict[str, Any]:
+    copied: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _unfit(path, f"has a key which is {kind_of(key)}; keys must be text (str)")
+        if key == MARKER:
+            raise _unfit(path, f"has the key {MARKER}, which Mailer keeps for itself; rename it")
+        copied[storable(str.__str__(key))] = _copied(item, (*path, key))
+    return copied
+
+
+def _copied_scalar(value: Any, path: _Path) -> Any:
+    if hasattr(value, "__html__"):
+        raise _unfit(path, f"is {kind_of(value)}; pass plain text and leave the HTML to the template")
+    if isinstance(value, str):  # a subclass; str() of an Enum of texts would be its name
+        return storable(str.__str__(value))
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise _unfit(path, f"is a number of more than {_MAX_INT_BITS} bits; pass it as text")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _unfit(path, "is not a finite number, which JSON cannot hold; pass text or None")
+        return float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    raise _unfit(path, f"is {kind_of(value)}, which cannot be stored; pass its values as text and numbers")
+
+
+def _unfit(path: _Path, problem: str) -> InvalidMessage:
+    # Keys are shown if they are plain names: one made from user input may be an address.
+    steps = (
+        f"[{p}]" if isinstance(p, int) else f"[{p!r}]" if _PLAIN_KEY.fullmatch(p) else "[…]" for p in path
+    )
+    where = "context" + "".join(steps)
+    return InvalidMessage("context", problem if not path else f"{where} {problem}")
