@@ -94,13 +94,12 @@ def find_links(content: Content) -> tuple[Link, ...]:
 def _html_links(markup: str) -> list[Link]:
     links: list[Link] = []
     tags = list(_ANCHOR.finditer(markup))
-    for tag, following in zip(tags, [*tags[1:], None], strict=True):
+    ends = [tag.start() for tag in tags[1:]] + [len(markup)]
+    for tag, end in zip(tags, ends, strict=False):
         url = _href(tag)
         if url and len(links) < MAX_LINKS:
-            inner = (
-                markup[tag.end() : following.start()] if following else markup[tag.end() : tag.end() + 2_000]
-            )
-            links.append(Link(url, visible_text(inner[:2_000])[:200]))
+            inner = markup[tag.end() : min(end, tag.end() + 2_000)]
+            links.append(Link(url, visible_text(inner)[:200]))
     return links
 
 

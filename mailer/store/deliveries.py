@@ -83,7 +83,7 @@ _CLAIM = (
     )
     .returning(d.id, d.message, d.recipient, d.attempts, d.on_uncertain, d.expires_at, d.lease_until)
 )
-_CLAIM_ONE = _CLAIM.where(d.message == sa.bindparam("message"))
+_CLAIM_ONE = _CLAIM.where(d.message == sa.bindparam("of_message"))
 _DUE_IDS = (
     sa.select(d.id)
     .where(_may("claim"), d.not_before <= _NOW, _not_expired(_NOW))
@@ -96,7 +96,7 @@ _CLAIM_DUE = _CLAIM.where(d.id.in_(_DUE_IDS))
 
 def claim(connection: Connection, message: str, token: str, now: datetime, lease: timedelta) -> list[Claimed]:
     """Take every delivery of ``message`` that is due. [] if it is done, not due, unknown or taken."""
-    found = {"message": message, "token": token, "now": now, "until": now + lease}
+    found = {"of_message": message, "token": token, "now": now, "until": now + lease}
     return [_claimed(row) for row in connection.execute(_CLAIM_ONE, found)]
 
 

@@ -141,3 +141,46 @@ events = sa.Table(
     sa.Column("data", sa.JSON, nullable=False),
     sa.Index(f"ix_{PREFIX}events_message", "message", "id"),
 )
+
+operators = sa.Table(
+    f"{PREFIX}operators",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("name", sa.String(320), nullable=False, comment="what they log in with; in lower case"),
+    sa.Column("password_hash", sa.String(255), comment="argon2id; null: enters by one-time link only"),
+    sa.Column("role", sa.String(8), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("disabled_at", Instant, comment="since then no way in, and no session lives"),
+    sa.Column("last_login_at", Instant),
+    sa.Column("failed_logins", sa.Integer, nullable=False, comment="wrong passwords since the last log-in"),
+    sa.UniqueConstraint("name"),
+    sa.CheckConstraint("role IN ('admin', 'support', 'viewer')", name="role"),
+    sa.CheckConstraint("length(name) > 0", name="has_a_name"),
+    sa.CheckConstraint("failed_logins >= 0", name="counts"),
+)
+
+sessions = sa.Table(
+    f"{PREFIX}sessions",
+    metadata,
+    sa.Column("token_hash", sa.String(64), primary_key=True, comment="SHA-256 of what the cookie holds"),
+    sa.Column(
+        "operator", operators.c.id.type, sa.ForeignKey(operators.c.id, ondelete="CASCADE"), nullable=False
+    ),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False, comment="last deed of the person, to the minute"),
+    sa.Column("expires_at", Instant, nullable=False, comment="the end, however busy the person is"),
+    sa.CheckConstraint("expires_at > created_at", name="expires_after_creation"),
+    sa.Index(None, "operator"),
+)
+
+login_links = sa.Table(
+    f"{PREFIX}login_links",
+    metadata,
+    sa.Column("token_hash", sa.String(64), primary_key=True, comment="SHA-256 of what the link holds"),
+    sa.Column(
+        "operator", operators.c.id.type, sa.ForeignKey(operators.c.id, ondelete="CASCADE"), nullable=False
+    ),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("used_at", Instant, comment="set once, by whoever came first"),
+    sa.Index(None, "operator"),
+)

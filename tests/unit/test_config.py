@@ -41,7 +41,7 @@ def test_booleans_from_the_environment_are_parsed(monkeypatch, text):
     [
         ("WEB_PORT", "eighty", "integer"),
         ("WEB_PORT", "70000", "65535"),
-        ("BASE_URL", "app.example.com", "absolute URL"),
+        ("BASE_URL", "my-own-host", "absolute URL"),
         ("BASE_URL", "https://user@app.example.com", "nothing but"),
         ("SECRET_KEYS", "short", "32 characters"),
         ("LANES", "bulk", "default"),
