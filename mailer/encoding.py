@@ -9,95 +9,90 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
-from urllib.parse import quote
+from collections.abc import Iterable, Sequence
 
 from mailer.address import Address, quoted
 
-LINE = 78  # RFC 5322 section 2.1.1: where a line should end
-_WORD_LINE = 76  # RFC 2047 section 2: where a line with an encoded word must end
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")  # a phrase that needs no quotes
-_FILENAME_CHUNK = 60
+LINE = 78  # characters of a header line where it can be folded: RFC 5322 section 2.1.1
+_WORD = 63  # characters of an encoded word: RFC 2047 allows 75, but the header's name must fit beside it
+_WRAPPING = len("=?utf-8?q??=")
+_PARAMETER = 76  # characters of one parameter with its value on a line of its own: blank, parameter, ";"
+
+# What may stand for itself in a Q word anywhere, also in a display name: RFC 2047 section 5 (3).
+_Q_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
+_Q = [chr(octet) if octet in _Q_PLAIN else f"={octet:02X}" for octet in range(256)]
+_Q[ord(" ")] = "_"
+
+# RFC 8187 attr-char, a subset of what RFC 2231 section 7 allows.
+_ATTRIBUTE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`|~")
+_PERCENT = [chr(octet) if octet in _ATTRIBUTE else f"%{octet:02X}" for octet in range(256)]
+
+_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")  # atoms and blanks: needs no quotes
+# Names that every reader takes for the same in quotes. Backslashes, quotes and runs of blanks are not
+# among them: the standard library of Python 3.11 returns those changed.
+_QUOTABLE_FILENAME = re.compile(
+    r"[A-Za-z0-9!#$&'()+,.;=@^_`{}~\[\]-]+(?: [A-Za-z0-9!#$&'()+,.;=@^_`{}~\[\]-]+)*"
+)
+
+_OVERLONG = re.compile(rb"^([^\r\n]{74,})(=(?:20|09))(?=\r\n)", re.MULTILINE)
 
 
 def unstructured(name: str, text: str) -> str:
-    """A header such as Subject, folded. Anything but plain ASCII becomes encoded words (MF11)."""
+    """A header such as Subject, folded. What is not plain ASCII, or too long to fold, is encoded (MF11)."""
     words = text.split(" ")
-    plain = text.isascii() and text.isprintable() and "=?" not in text and "" not in words
-    if plain and max(map(len, words)) < LINE - len(name) - 2:
+    if _is_plain(text, words) and max(map(len, words)) < LINE - len(name) - 2:
         return _folded(f"{name}:", words)
-    return f"{name}: {encoded_words(text, len(name) + 2)}"
+    return _folded(f"{name}:", encoded_words(text))
 
 
 def custom(name: str, text: str) -> str:
     """A caller's header: plain ASCII stays as it is, token for token, since its grammar is not ours."""
-    if text.isascii() and "" not in text.split(" "):
-        return _folded(f"{name}:", text.split(" "))
-    return unstructured(name, text)
+    words = text.split(" ")
+    return _folded(f"{name}:", words if _is_plain(text, words) else encoded_words(text))
 
 
 def address_list(name: str, addresses: Sequence[Address]) -> str:
-    """A header of addresses, one on each line where several do not fit (MF15)."""
-    lines = [f"{name}:"]
-    for n, address in enumerate(addresses):
-        text = _mailbox(address, len(name) + 2) + ("," if n < len(addresses) - 1 else "")
-        first_line = text.split("\r\n", 1)[0]
-        if lines[-1] != f"{name}:" and len(lines[-1].rsplit("\r\n", 1)[-1]) + len(first_line) + 1 > LINE:
-            lines.append("")
-        lines[-1] += f" {text}"
-    return "\r\n".join(lines)
+    """A header of addresses, names quoted or encoded as each needs (MF15)."""
+    tokens: list[str] = []
+    for address in addresses:
+        tokens += _mailbox(address)
+        tokens[-1] += ","
+    tokens[-1] = tokens[-1][:-1]
+    return _folded(f"{name}:", tokens)
 
 
-def encoded_words(text: str, column: int) -> str:
-    """``text`` as RFC 2047 words of at most 75 characters, never split inside a character."""
-    words, chunk, room = [], bytearray(), _room(column)
-    for character in text:
-        octets = character.encode()
-        if len(chunk) + len(octets) > room:
-            words.append(bytes(chunk))
-            chunk, room = bytearray(), _room(1)
-        chunk += octets
-    words.append(bytes(chunk))
-    return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(word).decode()}?=" for word in words)
+def encoded_words(text: str) -> list[str]:
+    """``text`` as RFC 2047 words of at most 75 characters, never split inside a character.
+
+    Q or B, whichever is shorter for all of it. No words for no text. Readers drop the blank between two
+    words (RFC 2047 section 6.2); the parser of Python 3.11's ``email.policy.default`` keeps it in names.
+    """
+    octets = text.encode()
+    quoted_length = sum(len(_Q[octet]) for octet in octets)
+    if quoted_length <= (len(octets) + 2) // 3 * 4:
+        pieces = _pieces(
+            ("".join(_Q[o] for o in character.encode()) for character in text), _WORD - _WRAPPING
+        )
+        return [f"=?utf-8?q?{piece}?=" for piece in pieces]
+    raw = _pieces(text, (_WORD - _WRAPPING) // 4 * 3)
+    return [f"=?utf-8?b?{base64.b64encode(piece.encode()).decode()}?=" for piece in raw]
 
 
-def _room(column: int) -> int:
-    """Octets that fit an encoded word which starts at ``column``."""
-    return max((min(75, _WORD_LINE - column) - len("=?utf-8?b??=")) // 4 * 3, 6)
+def parameter(name: str, value: str) -> list[str]:
+    """A parameter of a MIME header, or its pieces, each to stand on a line of its own (RFC 2231).
 
-
-def _folded(start: str, words: Sequence[str]) -> str:
-    lines = [start]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > LINE and lines[-1] != start:
-            lines.append("")
-        lines[-1] += f" {word}"
-    return "\r\n".join(lines)
-
-
-def _mailbox(address: Address, column: int) -> str:
-    if not address.name:
-        return address.addr_spec
-    name = address.name
-    if not name.isascii() or "=?" in name or len(name) > 60:
-        # The address goes on a line of its own: after encoded words there may be no room for it.
-        return f"{encoded_words(name, column)}\r\n <{address.addr_spec}>"
-    plain = _ATOMS.fullmatch(name) and "" not in name.split(" ")
-    shown = name if plain else quoted(name)
-    gap = "\r\n " if len(shown) + len(address.addr_spec) > LINE - column - 4 else " "
-    return f"{shown}{gap}<{address.addr_spec}>"
-
-
-def disposition(kind: str, filename: str) -> str:
-    """Content-Disposition with the file's name, by RFC 2183 and, beyond ASCII or long, RFC 2231 (MF12)."""
-    if filename.isascii() and len(filename) <= _FILENAME_CHUNK:
-        return f"Content-Disposition: {kind};\r\n filename={quoted(filename)}"
-    escaped = "utf-8''" + quote(filename, safe="")
-    if len(escaped) <= _FILENAME_CHUNK:
-        return f"Content-Disposition: {kind};\r\n filename*={escaped}"
-    pieces = re.findall(rf"(?:%..|[^%]){{1,{_FILENAME_CHUNK // 3}}}", escaped)
-    numbered = ";\r\n ".join(f"filename*{n}*={piece}" for n, piece in enumerate(pieces))
-    return f"Content-Disposition: {kind};\r\n {numbered}"
+    Quoted where that is beyond doubt, else ``name*=UTF-8''…``; in numbered pieces where it is too long.
+    """
+    if _QUOTABLE_FILENAME.fullmatch(value) is not None and len(name) + len(value) + 3 <= _PARAMETER:
+        return [f"{name}={quoted(value)}"]
+    characters = ["".join(_PERCENT[octet] for octet in character.encode()) for character in value]
+    whole = "".join(characters)
+    if len(f"{name}*=UTF-8''{whole}") <= _PARAMETER:
+        return [f"{name}*=UTF-8''{whole}"]
+    room = _PARAMETER - len(f"{name}*99*=UTF-8''")
+    pieces = _pieces(characters, room)
+    pieces[0] = f"UTF-8''{pieces[0]}"
+    return [f"{name}*{n}*={piece}" for n, piece in enumerate(pieces)]
 
 
 def crlf(text: str) -> str:
@@ -106,18 +101,83 @@ def crlf(text: str) -> str:
 
 
 def text_body(text: str) -> tuple[str, bytes]:
-    """The transfer encoding and the encoded lines, without the last line end, of a text (MF3)."""
-    octets = crlf(text).encode()
-    foreign = len(octets.translate(None, _ASCII))
-    if foreign * 6 > len(octets):
-        return "base64", base64_body(octets)
+    """The transfer encoding and the encoded lines, without the last line end, of a text (MF3).
+
+    Quoted-printable or base64, whichever is shorter: lines of at most 76, no octet but 9, 10, 13 and 32 to
+    126, no blank at the end of a line, no line that is a lone dot, nothing that looks like a boundary.
+    """
+    octets = crlf(text).encode("utf-8", "replace")
+    lines = _quoted_printable(octets)
+    if len(lines) <= base64_length(len(octets)):
+        return "quoted-printable", lines
+    return "base64", base64_body(octets)
+
+
+def _quoted_printable(octets: bytes) -> bytes:
     # The line end added here tells b2a_qp to end its soft breaks in CRLF; it goes again afterwards.
-    return "quoted-printable", binascii.b2a_qp(octets + b"\r\n", istext=True)[:-2]
-
-
-_ASCII = bytes(range(128))
+    lines = binascii.b2a_qp(octets + b"\r\n", istext=True)
+    if b"=20\r\n" in lines or b"=09\r\n" in lines:
+        # b2a_qp makes room for a blank at the end of a line, not for the three octets that encode it.
+        lines = _OVERLONG.sub(rb"\1=\r\n\2", lines)
+    # A soft break can leave a dot on a line of its own, which a careless relay takes for the end (IN4).
+    return lines.replace(b"\r\n.\r\n", b"\r\n=2E\r\n")[:-2]
 
 
 def base64_body(content: bytes) -> bytes:
     """Base64 in lines of 76, without the last line end."""
-    return base64.encodebytes(content).replace(b"\n", b"\r\n")[:-2]
+    encoded = binascii.b2a_base64(content, newline=False)
+    return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
+
+
+def base64_length(octets: int) -> int:
+    """The length of ``base64_body`` for so many octets, line ends included."""
+    encoded = (octets + 2) // 3 * 4
+    return encoded + max(encoded - 1, 0) // 76 * 2
+
+
+def _mailbox(address: Address) -> list[str]:
+    spec, name = f"<{address.addr_spec}>", address.name
+    if not name:
+        return [address.addr_spec]
+    words = name.split(" ")
+    if not _is_plain(name, words):
+        return [*encoded_words(name), spec]
+    if _PHRASE.fullmatch(name) is not None and max(map(len, words)) <= _WORD:
+        return [*words, spec]
+    quotation = quoted(name)
+    return [*encoded_words(name), spec] if len(quotation) > _WORD else [quotation, spec]
+
+
+def _is_plain(text: str, words: Sequence[str]) -> bool:
+    """Whether a reader gets it back as it is: ASCII, no ``=?``, no blank at an end or beside another."""
+    return text.isascii() and text.isprintable() and "=?" not in text and "" not in words
+
+
+def _folded(start: str, words: Iterable[str]) -> str:
+    """The words behind ``start``, one blank apart, on lines of 78 where words allow it."""
+    lines, length = [start], len(start)
+    for word in words:
+        # The first line keeps its first word unless a line of its own makes it fit: some readers stumble
+        # over a header that begins with an empty line.
+        only_name = len(lines) == 1 and length == len(start)
+        if length + 1 + len(word) > LINE and (not only_name or len(word) < LINE):
+            lines.append("")
+            length = 0
+        lines[-1] += f" {word}"
+        length += 1 + len(word)
+    return "\r\n".join(lines)
+
+
+def _pieces(characters: Iterable[str], room: int) -> list[str]:
+    """The characters joined to texts of at most ``room`` octets each, in order."""
+    pieces: list[str] = []
+    piece: list[str] = []
+    used = 0
+    for character in characters:
+        size = len(character) if character.isascii() else len(character.encode())
+        if piece and used + size > room:
+            pieces.append("".join(piece))
+            piece, used = [], 0
+        piece.append(character)
+        used += size
+    return [*pieces, "".join(piece)] if piece else pieces

@@ -9,6 +9,9 @@ Structure (RFC 2046 section 5.1, RFC 2387, MF9)::
     │       ├── text/html
     │       └── image/…
     └── attachments
+
+Only one thing is not 7-bit: an address with a local part beyond ASCII stands as it is in its header, since
+no encoding of it is allowed there (RFC 6532). Such a mail needs SMTPUTF8: see `Address.needs_smtputf8`.
 """
 
 from __future__ import annotations
@@ -16,15 +19,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailer.address import Address
 from mailer.attachment import Attachment
-from mailer.encoding import address_list, base64_body, crlf, custom, disposition, text_body, unstructured
-from mailer.headers import check_header_text
+from mailer.encoding import (
+    address_list,
+    base64_body,
+    base64_length,
+    crlf,
+    custom,
+    parameter,
+    text_body,
+    unstructured,
+)
+from mailer.errors import RenderError
+from mailer.headers import MAX_HEADER_VALUE, check_header_name, check_header_text
 from mailer.message import Message
-from mailer.secret import Secret
+from mailer.secret import ErasedSecret, Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +65,14 @@ def build(
     headers: Sequence[tuple[str, str]] = (),
     attachments: Sequence[Attachment] = (),
 ) -> bytes:
-    """The finished mail. ``message_id`` is the whole header value, angle brackets included.
+    """The finished mail: header, empty line, body, every line ended by CRLF.
 
-    Raises InvalidMessage if a control character got as far as here.
+    ``message_id`` is the whole header value, angle brackets included; ``date`` an aware instant. Inline
+    images are related to ``html``; without html they are attachments like any other. Neither text nor html
+    makes an empty text. Equal arguments give equal bytes.
+
+    Raises InvalidMessage if a control character, or a header that is not the caller's to set, got as far
+    as here.
     """
     top = [
         address_list("From", [sender]),
@@ -62,34 +80,66 @@ def build(
         *([address_list("Cc", cc)] if cc else []),
         *([address_list("Reply-To", reply_to)] if reply_to else []),
         unstructured("Subject", check_header_text(subject, "subject")),
-        f"Date: {format_datetime(date)}",
+        f"Date: {format_datetime(date.astimezone(UTC))}",
         f"Message-ID: {check_header_text(message_id, 'message_id')}",
-        "MIME-Version: 1.0",
         "Auto-Submitted: auto-generated",  # RFC 3834 section 5: no vacation notes back, please
         "X-Auto-Response-Suppress: All",  # the same for Exchange
-        *(custom(name, check_header_text(value, name)) for name, value in headers),
+        *(_own_header(name, value) for name, value in headers),
+        "MIME-Version: 1.0",
     ]
     content = _content(text, html, attachments, message_id)
     return "\r\n".join(top).encode() + b"\r\n" + content.joined() + b"\r\n"
 
 
 def encoded_size(message: Message) -> int:
-    """An upper bound, in octets, for what the parts given in the call will take, cheaply (MF20)."""
-    bodies = sum(_length(body) for body in (message.text, message.html))
-    files = sum(len(item.content) for item in message.attachments)
-    people = sum(len(str(a)) for field in (message.to, message.cc, message.reply_to) for a in field)
-    lines = 2_000 + 1_000 * len(message.attachments) + 3 * sum(len(n) + len(v) for n, v in message.headers)
-    return bodies * 3 // 2 + files * 7 // 5 + 3 * people + lines
+    """An upper bound, in octets, for what the parts given in the call will take, without building it (MF20).
+
+    A text that is to be derived from html is taken to be as long. What a template adds is not in it.
+    """
+    text, html = _body(message.text), _body(message.html)
+    bodies = (html if message.text is None else text) + html
+    files = sum(
+        900
+        + 6 * len(item.filename.encode())
+        + len(item.content_type or "")
+        + len(item.content_id or "")
+        # A mail is attached as it is, at most with a CR for every LF.
+        + (
+            len(item.content) + item.content.count(b"\n")
+            if item.is_mail
+            else base64_length(len(item.content))
+        )
+        for item in message.attachments
+    )
+    people = sum(
+        12 + len(a.addr_spec.encode()) + _header_length(a.name)
+        for a in (message.sender, *message.to, *message.cc, *message.reply_to)
+    )
+    own = sum(len(name) + _header_length(value) for name, value in message.headers)
+    return 2_000 + bodies + files + people + own + _header_length(message.subject or "")
 
 
-def _length(body: str | Secret | None) -> int:
+def _body(body: str | Secret | None) -> int:
+    """The octets of an encoded body: base64 is the longest it gets."""
+    if body is None or isinstance(body, ErasedSecret):
+        return 0
     value = body.reveal() if isinstance(body, Secret) else body
-    return len(value.encode()) if value else 0
+    return base64_length(len(value.encode("utf-8", "replace")) + value.count("\n") + value.count("\r"))
+
+
+def _header_length(text: str) -> int:
+    """The octets of an encoded header text: each octet as ``=XX``, a word's wrapping for every 40 of them."""
+    octets = len(text.encode())
+    return 3 * octets + (octets // 12 + 1) * 18
+
+
+def _own_header(name: str, value: str) -> str:
+    return custom(check_header_name(name), check_header_text(value, f"headers[{name!r}]", MAX_HEADER_VALUE))
 
 
 def _content(text: str | None, html: str | None, attachments: Sequence[Attachment], seed: str) -> _Part:
     inline = [item for item in attachments if item.is_inline and html is not None]
-    others = [item for item in attachments if item not in inline]
+    others = [item for item in attachments if not (item.is_inline and html is not None)]
     bodies = []
     if text is not None or html is None:
         bodies.append(_text("plain", text or ""))
@@ -110,17 +160,29 @@ def _text(subtype: str, text: str) -> _Part:
 
 
 def _file(item: Attachment, kind: str) -> _Part:
-    lines = [f"Content-Type: {item.content_type}", disposition(kind, item.filename)]
-    if item.content_id:
+    name = ";\r\n ".join(parameter("filename", item.filename))
+    lines = [f"Content-Type: {_media_type(item)}", f"Content-Disposition: {kind};\r\n {name}"]
+    if item.content_id is not None:
         lines.append(f"Content-ID: <{item.content_id}>")
-    if str(item.content_type).lower().startswith("message/rfc822"):
-        # MF10: never base64; `Attachment` made sure that it is 7-bit.
+    if item.is_mail:
+        # Never base64 (RFC 2046 section 5.2.1); `Attachment` made sure that it is 7-bit.
         lines.append("Content-Transfer-Encoding: 7bit")
-        body = crlf(item.content.decode("ascii")).encode()
+        body = crlf(item.content.decode("ascii")).encode("ascii")
     else:
         lines.append("Content-Transfer-Encoding: base64")
         body = base64_body(item.content)
     return _Part("\r\n".join(lines), body)
+
+
+def _media_type(item: Attachment) -> str:
+    kind = str(item.content_type)
+    if not kind.lower().startswith("text/"):
+        return kind
+    try:
+        item.content.decode()
+    except UnicodeDecodeError:
+        return kind
+    return f"{kind}; charset=utf-8"
 
 
 def _multipart(subtype: str, parts: Sequence[_Part], seed: str) -> _Part:
@@ -139,4 +201,4 @@ def _boundary(seed: str, parts: Sequence[bytes]) -> str:
         boundary = f"=_{digest[start : start + 24]}"
         if not any(boundary.encode() in part for part in parts):
             return boundary
-    raise AssertionError("a part holds ten hashes of its own message's id")
+    raise RenderError("an attached mail holds every boundary this message could have; send it as a file")
