@@ -1,0 +1,208 @@
+"""Accepting: stored when ``.delay`` returns, in the caller's transaction where there is one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mailer import (
+    Attachment,
+    IdempotencyConflict,
+    InvalidAddress,
+    InvalidMessage,
+    InvalidTemplate,
+    MessageTooLarge,
+    Secret,
+    send_email,
+)
+from mailer.store import queries
+from tests.delivery.conftest import Note, build, state
+
+HI = {"subject": "Hi", "text": "Hello"}
+
+
+def stored(app) -> list:
+    with app.extensions["mailer"].store.read() as connection:
+        return queries.search(connection, queries.Search())
+
+
+@pytest.fixture
+def published(app):
+    """The wake-ups that reach the broker."""
+    found: list[str] = []
+    app.extensions["mailer"].publish = lambda wakeups: found.extend(w.message for w in wakeups)
+    return found
+
+
+def test_commit_sends_and_rollback_never_was(app, db, published):
+    """RT3: the mail exists exactly if the caller's transaction commits."""
+    with app.app_context():
+        db.session.add(Note(text="kept"))
+        kept = send_email.delay(to="ada@x.test", **HI)
+        assert published == []
+        assert stored(app) == [], "not before the commit"
+        db.session.commit()
+        assert published == [kept.id]
+        db.session.add(Note(text="dropped"))
+        send_email.delay(to="bob@x.test", **HI)
+        db.session.rollback()
+    assert published == [kept.id]
+    assert [m.id for m in stored(app)] == [kept.id]
+
+
+def test_a_rolled_back_savepoint_takes_its_mail_along(app, db, published):
+    """RT3: savepoints count; a released one is announced only after the root commit."""
+    with app.app_context():
+        db.session.add(Note(text="outer"))
+        with db.session.begin_nested():
+            inner = send_email.delay(to="ada@x.test", **HI)
+        assert published == []
+        savepoint = db.session.begin_nested()
+        send_email.delay(to="bob@x.test", **HI)
+        savepoint.rollback()
+        db.session.commit()
+    assert inner.id in published
+    assert [m.id for m in stored(app)] == [inner.id]
+
+
+def test_a_forgotten_commit_is_said_aloud(app, db, published, caplog):
+    """A mail in a transaction that nobody commits is dropped, with a warning and not in silence."""
+    with caplog.at_level(logging.WARNING, "mailer"), app.app_context():
+        send_email.delay(to="ada@x.test", **HI)
+    assert "mail.dropped_with_transaction" in caplog.text
+    assert stored(app) == published == []
+
+
+def test_session_none_commits_at_once(app, db, published):
+    """A caller may step out of the transaction for one mail."""
+    with app.app_context():
+        accepted = send_email.delay(to="ada@x.test", session=None, **HI)
+        db.session.rollback()
+    assert published == [accepted.id]
+
+
+def test_works_outside_a_context_with_one_application(alone):
+    """In a shell there is no context; the only application is meant."""
+    assert state(alone, send_email.delay(to="ada@x.test", **HI).id) == "queued"
+
+
+def test_two_applications_never_mix(tmp_path, mailer, alone):
+    """The known fault of shared tasks: each application's mail goes through its own store and Celery."""
+    other = build(tmp_path, type(mailer)(), name="other")
+    with alone.app_context():
+        send_email.delay(to="ada@x.test", **HI)
+    with other.app_context():
+        send_email.delay(to="bob@x.test", **HI)
+        send_email.delay(to="eve@x.test", **HI)
+    assert (len(stored(alone)), len(stored(other))) == (1, 2)
+    tasks = [app.extensions["mailer.send_email"] for app in (alone, other)]
+    assert tasks[0].app.tasks[tasks[0].name].services is alone.extensions["mailer"]
+    assert tasks[1].app.tasks[tasks[1].name].services is other.extensions["mailer"]
+    assert not set(tasks[0].queues.names()) & set(tasks[1].queues.names())
+
+
+def test_a_broker_that_is_down_costs_nothing(alone, monkeypatch):
+    """RT2: the message is accepted all the same, and left for the sweeper to announce."""
+
+    def down(_):
+        raise ConnectionError("refused")
+
+    services = alone.extensions["mailer"]
+    services.publish = down
+    accepted = send_email.delay(to="ada@x.test", **HI)
+    services.publish = (again := []).extend
+    from mailer import outbox
+
+    assert outbox.sweep(services) == 1
+    assert [w.message for w in again] == [accepted.id]
+
+
+def test_apply_async_options_become_schedule_deadline_and_lane(alone):
+    """RT6: countdown, eta, expires and queue are stored and never given to the broker."""
+    queue = alone.extensions["mailer.send_email"].queues.name("critical")
+    accepted = send_email.apply_async(
+        kwargs={"to": "ada@x.test", **HI}, countdown=3600, expires=60, queue=queue, link=None
+    )
+    [message] = stored(alone)
+    assert message.id == accepted.id
+    assert message.lane == "critical"
+    assert message.expires_at - message.send_at == timedelta(seconds=60)
+    assert accepted.state == "scheduled"
+
+
+def test_only_an_id_may_be_published(alone):
+    """CE2: publishing anything but a message id is refused with what to call instead."""
+    with pytest.raises(TypeError, match=r"send_email\.delay"):
+        alone.extensions["mailer.send_email"].publish("reset_password", queue="x")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "field"),
+    [
+        ({"to": "nobody"}, InvalidAddress, "to"),
+        ({"to": "a@x.test", "cc": ["b@x.test\nBcc: c@x.test"]}, InvalidAddress, "cc"),
+        ({"to": []}, InvalidMessage, "to"),
+        ({"to": "a@x.test", "subject": "a\nb"}, InvalidMessage, "subject"),
+        ({"to": "a@x.test", "headers": {"Bcc": "x"}}, InvalidMessage, "headers"),
+        ({"to": "a@x.test", "lane": "critcal"}, InvalidMessage, "lane"),
+        ({"to": "a@x.test", "send_at": datetime(2030, 1, 1)}, InvalidMessage, "send_at"),  # noqa: DTZ001
+        ({"to": "a@x.test", "expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, InvalidMessage, "expires_at"),
+        ({"to": "a@x.test", "context": {"user": object()}}, InvalidMessage, "context['user']"),
+        ({"to": "a@x.test", "attachments": [b"x"]}, InvalidMessage, "attachments"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_stored(alone, kwargs, error, field):
+    """A mistake surfaces in the caller, names the field, and leaves nothing half-stored."""
+    with pytest.raises(error) as caught:
+        send_email.delay(**{**HI, **kwargs})
+    assert caught.value.field == field
+    assert stored(alone) == []
+
+
+def test_an_unknown_template_or_a_missing_variable_is_refused(alone):
+    """TP4: at the call, and not as a mail that says "Hi ,"."""
+    with pytest.raises(InvalidTemplate, match="welcome"):
+        send_email.delay("wellcome", to="a@x.test")
+    with pytest.raises(InvalidTemplate, match="link"):
+        send_email.delay("reset_password", to="a@x.test", context={})
+    assert stored(alone) == []
+
+
+def test_too_large_is_refused_at_the_call(alone):
+    """MF20: the encoded size is known before acceptance."""
+    with pytest.raises(MessageTooLarge, match="attachments"):
+        send_email.delay(to="a@x.test", attachments=[Attachment("a.bin", b"x" * 8_000_000)], **HI)
+
+
+def test_no_error_text_carries_an_address(alone):
+    """Errors end up in logs and trackers."""
+    with pytest.raises(InvalidMessage) as caught:
+        send_email.delay(to="canary @x.test", **HI)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_idempotency_key_makes_one_mail(alone):
+    """RT10: the same key and content answer the same id, also from many threads; other content is refused."""
+    ids, start = set(), threading.Barrier(8)
+
+    def call():
+        start.wait()
+        ids.add(send_email.delay(to="a@x.test", idempotency_key="k", countdown=5, **HI).id)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len(ids) == len(stored(alone)) == 1
+    with pytest.raises(IdempotencyConflict):
+        send_email.delay(to="b@x.test", idempotency_key="k", **HI)
+
+
+def test_nothing_readable_is_stored(alone, tmp_path):
+    """PD3, promise 4: neither context nor secret can be read in the database file."""
+    send_email.delay("reset_password", to="a@x.test", context={"name": "Canary-Ada", "link": Secret("https://x.test/canary")})
+    raw = b"".join(path.read_bytes() for path in tmp_path.glob("alone.db*"))
+    assert b"a@x.test" in raw
+    assert b"anary" not in raw

@@ -1,0 +1,262 @@
+"""One attempt, from the wake-up to the record."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import logging
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from mailer import Attachment, Secret, SecretErased, WrongState, outbox, send_email
+from mailer.delivery import deliver, deliver_due
+from mailer.retry import LEASE_LOST
+from mailer.store import messages as message_rows
+from mailer.store import queries
+from mailer.transports import Reply, Result, Stage
+from tests.delivery.conftest import state
+
+HI = {"subject": "Hi", "text": "Hello"}
+OK = Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
+
+
+@pytest.fixture
+def app(alone):
+    with alone.app_context():
+        yield alone
+
+
+@pytest.fixture
+def services(app):
+    return app.extensions["mailer"]
+
+
+@pytest.fixture
+def transport(services):
+    return services.transport
+
+
+@pytest.fixture
+def clock(services):
+    """The application's clock, to be moved by hand."""
+
+    class Clock:
+        offset = timedelta(0)
+
+    real = services.now
+    services.now = lambda: real() + Clock.offset
+    return Clock
+
+
+def view(services, id_):
+    with services.store.read() as connection:
+        return queries.show(connection, id_)
+
+
+def parsed(parcel):
+    return email.message_from_bytes(parcel.data, policy=email.policy.default)
+
+
+def test_a_mail_is_sent_whole(services, transport):
+    """The path of one message: what was asked for is what goes out."""
+    accepted = send_email.delay(
+        "receipt",
+        to=[("Zoë", "zoe@x.test")],
+        cc="cc@x.test",
+        bcc="bcc@x.test",
+        reply_to="help@acme.test",
+        headers={"X-Order": "7"},
+        attachments=[Attachment("invoice.pdf", b"%PDF")],
+        context=services.templates.preview_context("receipt"),
+    )
+    assert deliver(services, accepted.id) == 3
+    [parcel] = transport.sent
+    mail = parsed(parcel)
+    assert parcel.recipients == ("zoe@x.test", "cc@x.test", "bcc@x.test")
+    assert "bcc" not in mail
+    assert (mail["reply-to"], mail["x-order"]) == ("help@acme.test", "7")
+    assert [p.get_filename() for p in mail.iter_attachments()] == ["invoice.pdf"]
+    assert mail.get_body(("html",)) and mail.get_body(("plain",))
+    shown = view(services, accepted.id)
+    assert (shown.state, mail["message-id"]) == ("sent", shown.message_id)
+    assert [e.name for e in shown.events] == ["accepted", "sent", "sent", "sent"]
+
+
+def test_every_recipient_has_its_own_outcome(services, transport, clock):
+    """SC2: 250, 550 and 450 are sent, failed and deferred; only the deferred one is tried again."""
+    answers = {
+        "a@x.test": OK,
+        "b@x.test": Result(Stage.RCPT, Reply(550, "5.1.1 no such user")),
+        "c@x.test": Result(Stage.RCPT, Reply(450, "4.2.0 greylisted")),
+    }
+    transport.answer = answers.__getitem__
+    accepted = send_email.delay(to=list(answers), **HI)
+    deliver(services, accepted.id)
+    found = {d.recipient: (d.state, d.code) for d in view(services, accepted.id).deliveries}
+    assert found == {"a@x.test": ("sent", 250), "b@x.test": ("failed", 550), "c@x.test": ("deferred", 450)}
+    transport.answer = lambda _: OK
+    assert deliver(services, accepted.id) == 0, "not before its time"
+    clock.offset = timedelta(minutes=2)
+    assert deliver(services, accepted.id) == 1
+    assert transport.sent[-1].recipients == ("c@x.test",)
+
+
+def test_bytes_are_the_same_in_every_attempt(mailer, services, transport, clock):
+    """MF5–MF7: Message-ID, Date and bytes stay, although the provider mints a new link each time."""
+    mailer.context_provider("reset_password", provides=("link",))(
+        lambda context: {"link": Secret(f"https://x.test/{uuid.uuid4()}")}
+    )
+    transport.answer = lambda _: Result(Stage.TEXT, Reply(451, "later"), text_sent=True)
+    accepted = send_email.delay("reset_password", to="a@x.test", context={"name": "Ada"})
+    deliver(services, accepted.id)
+    clock.offset, transport.answer = timedelta(minutes=5), lambda _: OK
+    deliver(services, accepted.id)
+    assert len(transport.sent) == 2
+    assert len({parcel.data for parcel in transport.sent}) == 1
+
+
+def test_resend_is_a_new_message_with_a_fresh_link(mailer, services, transport):
+    """RT12, MF5: a person's resend has its own Message-ID, its own secrets, and a link to the old one."""
+    mailer.context_provider("reset_password", provides=("link",))(
+        lambda context: {"link": Secret(f"https://x.test/{uuid.uuid4()}")}
+    )
+    old = send_email.delay("reset_password", to="a@x.test", context={"name": "Ada"}, expires_in=900)
+    deliver(services, old.id)
+    new = outbox.resend(services, old.id, by="eve", idempotency_key="click")
+    assert outbox.resend(services, old.id, by="eve", idempotency_key="click") == new, "a double click"
+    deliver(services, new)
+    first, second = map(parsed, transport.sent)
+    assert first["message-id"] != second["message-id"]
+    assert first.get_body(("plain",)).get_content() != second.get_body(("plain",)).get_content()
+    assert view(services, new).resent_from == old.id
+    assert view(services, old.id).resent_as == [new]
+    assert view(services, new).expires_at is not None
+
+
+def test_secrets_are_gone_when_the_message_has_ended(services, transport):
+    """PD2: afterwards nobody can read the link, neither in the preview nor by resending."""
+    accepted = send_email.delay(
+        "reset_password", to="a@x.test", context={"name": "Ada", "link": Secret("https://x.test/canary")}
+    )
+    deliver(services, accepted.id)
+    assert "canary" in parsed(transport.sent[0]).get_body(("plain",)).get_content()
+    with services.store.read() as connection:
+        shown = message_rows.open_preview(connection, accepted.id, services.store.sealer)
+        assert message_rows.open_rendered(connection, accepted.id, services.store.sealer) == shown
+    assert b"canary" not in shown
+    assert b"Ada" in shown
+    with pytest.raises(SecretErased):
+        outbox.resend(services, accepted.id, by="eve")
+
+
+def test_a_retry_by_hand_mints_fresh_secrets(mailer, services, transport):
+    """After a failure the link is erased; trying again must not send the mask."""
+    mailer.context_provider("reset_password", provides=("link",))(
+        lambda context: {"link": Secret("https://x.test/minted")}
+    )
+    transport.answer = lambda _: Result(Stage.RCPT, Reply(550, "no"))
+    accepted = send_email.delay("reset_password", to="a@x.test", context={"name": "Ada"})
+    deliver(services, accepted.id)
+    assert accepted.failed()
+    transport.answer = lambda _: OK
+    assert outbox.retry(services, accepted.id, by="eve") == 1
+    deliver(services, accepted.id)
+    assert "minted" in parsed(transport.sent[-1]).get_body(("plain",)).get_content()
+    with pytest.raises(WrongState):
+        outbox.retry(services, accepted.id, by="eve")
+
+
+def test_the_deadline_is_checked_right_before_the_text(services, transport, clock):
+    """RT8: a link that expired between claim and text does not leave, and ends as expired."""
+    accepted = send_email.delay(to="a@x.test", expires_in=60, **HI)
+    real = transport.transmit
+
+    def slow(batch):
+        clock.offset = timedelta(seconds=61)
+        return real(batch)
+
+    transport.transmit = slow
+    deliver(services, accepted.id)
+    assert (transport.sent, state_of(services, accepted.id)) == ([], "expired")
+
+
+def state_of(services, id_):
+    return outbox.state(services, id_).value
+
+
+def test_a_lost_lease_sends_and_changes_nothing(services, transport):
+    """RT4: a worker that comes back late finds the fence closed."""
+    accepted = send_email.delay(to="a@x.test", **HI)
+    transport.answer = lambda _: Result(Stage.DATA, problem=LEASE_LOST)
+    deliver(services, accepted.id)
+    assert state_of(services, accepted.id) == "sending"
+    assert transport.sent == []
+
+
+def test_a_transport_that_breaks_its_contract_loses_nothing(services, transport):
+    """Whatever a transport raises, the mail is tried again and its lease is not held for ever."""
+
+    def broken(_batch):
+        raise RuntimeError("bug")
+
+    transport.transmit = broken
+    accepted = send_email.delay(to="a@x.test", **HI)
+    deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, shown.reason) == ("deferred", "transport_bug")
+
+
+@pytest.mark.parametrize("fault", ["provider", "template"])
+def test_a_mail_that_cannot_be_made_ends_as_failed(mailer, services, transport, fault, caplog):
+    """A vanished template or a provider that raises is recorded, and its values stay out of the log."""
+
+    def provider(context):
+        raise ValueError("canary@x.test")
+
+    accepted = send_email.delay("welcome", to="a@x.test", context={"name": "Ada"})
+    if fault == "provider":
+        mailer.context_provider("welcome")(provider)
+    else:
+        services.templates.render = lambda *_: (_ for _ in ()).throw(LookupError("gone"))
+    with caplog.at_level(logging.INFO, "mailer"):
+        deliver(services, accepted.id)
+    assert (state_of(services, accepted.id), transport.sent) == ("failed", [])
+    assert "canary" not in caplog.text
+    assert "a@x.test" not in caplog.text
+
+
+def test_garbage_in_the_queue_is_dropped(app, services, caplog):
+    """CE2: unknown ids and other tasks' arguments neither raise nor send anything."""
+    task = app.extensions["mailer.send_email"]
+    with caplog.at_level(logging.ERROR, "mailer"):
+        task.run()
+        task.run("reset_password", to="a@x.test")
+        task.run({"id": 1})
+    assert caplog.text.count("wakeup.refused") == 3
+    assert "a@x.test" not in caplog.text
+    task.run(str(uuid.uuid4()))
+
+
+def test_cancel_wins_or_loses_cleanly(services, transport):
+    """A withdrawn message is not sent; a sent one cannot be withdrawn."""
+    gone, sent = send_email.delay(to="a@x.test", **HI), send_email.delay(to="b@x.test", **HI)
+    assert outbox.cancel(services, gone.id, by="eve") == 1
+    assert deliver_due(services) == 1
+    with pytest.raises(WrongState):
+        outbox.cancel(services, sent.id, by="eve")
+    assert [p.recipients for p in transport.sent] == [("b@x.test",)]
+
+
+def test_retry_limits_stand_on_the_task(app, services, transport):
+    """RT7: the task's max_retries, in Celery's words, ends a mail that is deferred again and again."""
+    task = app.extensions["mailer.send_email"]
+    task.max_retries, task.retry_backoff = 1, 0.001
+    transport.answer = lambda _: Result(Stage.RCPT, Reply(450, "later"))
+    accepted = send_email.delay(to="a@x.test", **HI)
+    task.run(accepted.id)
+    assert accepted.state == "deferred"
+    outbox.wait(services, accepted.id, 0.05)
+    task.run(accepted.id)
+    assert accepted.state == "failed"
