@@ -18,14 +18,14 @@ from mailer.address import masked as masked_address
 from mailer.errors import MailerError, RenderError, StoreError
 from mailer.leases import Lease, keep
 from mailer.message import Message, contains_secret, message_from
-from mailer.retry import LEASE_LOST, Fate, Verdict, judge
+from mailer.retry import LEASE_LOST, OUTCOME_UNKNOWN, Fate, Verdict, judge
 from mailer.services import Services
 from mailer.states import State
 from mailer.store import deliveries as rows
 from mailer.store import messages as message_rows
 from mailer.store.deliveries import Claimed, Finish
 from mailer.telemetry import log
-from mailer.transports import Parcel, Result
+from mailer.transports import Parcel, Receipt, Result, Stage
 
 _STATE_OF = {
     Fate.SENT: State.SENT,
@@ -45,6 +45,7 @@ class Job:
     sender: str = ""
     data: bytes = b""
     expired: bool = False
+    marked: bool = False
     transport: str = ""
     seconds: float = 0.0
     results: Mapping[str, Result] = field(default_factory=dict)
@@ -192,8 +193,19 @@ def transmit(services: Services, lease: Lease, jobs: Sequence[Job]) -> None:
         )
         for job in ready
     ]
-    for job, receipt in zip(ready, services.transport.transmit(parcels) if parcels else [], strict=True):
+    try:
+        receipts = services.transport.transmit(parcels) if parcels else []
+    except Exception as exc:  # against its contract; what is not known must not be lost
+        log.error("transport.broke_contract", error=type(exc).__name__, why=str(exc)[:200])
+        receipts = [_after_a_bug(services, job, type(exc).__name__) for job in ready]
+    for job, receipt in zip(ready, receipts, strict=True):
         job.transport, job.seconds, job.results = receipt.transport, receipt.seconds, receipt.results
+
+
+def _after_a_bug(services: Services, job: Job, error: str) -> Receipt:
+    stage = Stage.TEXT if job.marked else Stage.CONNECT
+    result = Result(stage, text_sent=job.marked, problem=f"the transport raised {error}")
+    return Receipt(services.transport.name, {c.recipient: result for c in job.claimed})
 
 
 def _may_leave(services: Services, lease: Lease, job: Job) -> bool:
@@ -204,9 +216,10 @@ def _may_leave(services: Services, lease: Lease, job: Job) -> bool:
         return False
     try:
         with services.store.begin() as connection:
-            return rows.mark(connection, [c.id for c in job.claimed], lease.token, now)
+            job.marked = rows.mark(connection, [c.id for c in job.claimed], lease.token, now)
     except StoreError:
         return False  # what cannot be marked is not sent; the lease will run out
+    return job.marked
 
 
 def judge_results(services: Services, jobs: Sequence[Job]) -> None:
@@ -225,7 +238,11 @@ def judge_results(services: Services, jobs: Sequence[Job]) -> None:
 
 def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> Finish:
     verdict = judge(
-        result, attempt=claimed.attempt, policy=services.policy, on_uncertain=claimed.on_uncertain
+        result,
+        attempt=claimed.attempt,
+        policy=services.policy,
+        on_uncertain=claimed.on_uncertain,
+        earlier_uncertain=claimed.unknowns,
     )
     not_before = None
     if verdict.delay_seconds is not None:
@@ -239,6 +256,7 @@ def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> 
         reply=result.reply.text if result.reply else result.problem or None,
         not_before=not_before,
         counts=verdict.fate is not Fate.TRANSPORT_FAULT,
+        unknown=verdict.reason == OUTCOME_UNKNOWN,
         data=_told(job, claimed, result, verdict, not_before),
     )
 

@@ -168,9 +168,15 @@ def sweep(services: Services, limit: int = 500) -> int:
 
 def reap_and_expire(services: Services) -> None:
     """Take back deliveries whose worker was lost, and end those whose deadline has passed."""
-    now, delay = services.now(), timedelta(seconds=services.policy.uncertain_delay_seconds)
+    now, policy = services.now(), services.policy
     with services.store.begin() as connection:
-        reaped = delivery_rows.reap(connection, now, services.settings.crash_limit, delay)
+        reaped = delivery_rows.reap(
+            connection,
+            now,
+            crash_limit=services.settings.crash_limit,
+            unknown_limit=policy.max_uncertain_tries,
+            unknown_delay=timedelta(seconds=policy.uncertain_delay_seconds),
+        )
         expired = delivery_rows.expire(connection, now)
     if reaped or expired:
         log.info("sweeper.swept", reaped=reaped, expired=expired)

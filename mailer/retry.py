@@ -39,6 +39,9 @@ from mailer.transports import Reply, Result, Stage
 LEASE_LOST = "lease lost"
 """The ``problem`` of a `Result` whose ``before_text`` answered False: nothing was sent, drop the result."""
 
+OUTCOME_UNKNOWN = "outcome_unknown"
+"""The ``reason`` of a `Verdict` on a text that went out and was not answered: there may be a copy."""
+
 PROTOCOL_ERROR = "protocol error"
 """Begins the ``problem`` of a `Result` where the server's answer was not SMTP."""
 
@@ -189,9 +192,9 @@ def _unknown(attempt: int, policy: RetryPolicy, on_uncertain: str, earlier: int,
     # Never FAILED: the mail may well have arrived, so only a person may say that it did not.
     enough = earlier + 1 >= policy.max_uncertain_tries or policy.used_up(attempt)
     if on_uncertain == "hold" or enough:
-        return Verdict(Fate.UNCERTAIN, None, "outcome_unknown", Blame.TRANSPORT)
+        return Verdict(Fate.UNCERTAIN, None, OUTCOME_UNKNOWN, Blame.TRANSPORT)
     later = max(wait, policy.uncertain_delay_seconds)
-    return Verdict(Fate.DEFERRED, later, "outcome_unknown", Blame.TRANSPORT)
+    return Verdict(Fate.DEFERRED, later, OUTCOME_UNKNOWN, Blame.TRANSPORT)
 
 
 def _classify(result: Result) -> tuple[Fate, str, Blame]:

@@ -25,12 +25,16 @@ d = deliveries.c
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery this worker holds until ``lease_until``. ``attempt`` counts from 1."""
+    """A delivery this worker holds until ``lease_until``. ``attempt`` counts from 1.
+
+    ``unknowns`` is how many earlier tries ended without an answer to the text.
+    """
 
     id: int
     message: str
     recipient: str
     attempt: int
+    unknowns: int
     on_uncertain: str
     expires_at: datetime | None
     lease_until: datetime
@@ -40,7 +44,8 @@ class Claimed:
 class Finish:
     """How one attempt ended. ``not_before`` is due for DEFERRED only.
 
-    ``counts`` False gives the attempt back: it ended through no fault of this message.
+    ``counts`` False gives the attempt back: it ended through no fault of this message. ``unknown`` adds
+    to the tries that may have made a copy.
     """
 
     id: int
@@ -51,6 +56,7 @@ class Finish:
     reply: str | None = None
     not_before: datetime | None = None
     counts: bool = True
+    unknown: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,7 +87,9 @@ _CLAIM = (
         attempts=d.attempts + 1,
         marked_at=None,
     )
-    .returning(d.id, d.message, d.recipient, d.attempts, d.on_uncertain, d.expires_at, d.lease_until)
+    .returning(
+        d.id, d.message, d.recipient, d.attempts, d.unknowns, d.on_uncertain, d.expires_at, d.lease_until
+    )
 )
 _CLAIM_ONE = _CLAIM.where(d.message == sa.bindparam("of_message"))
 _DUE_IDS = (
@@ -110,7 +118,14 @@ def claim_due(
 
 def _claimed(row: Row[Any]) -> Claimed:
     return Claimed(
-        row.id, row.message, row.recipient, row.attempts, row.on_uncertain, row.expires_at, row.lease_until
+        row.id,
+        row.message,
+        row.recipient,
+        row.attempts,
+        row.unknowns,
+        row.on_uncertain,
+        row.expires_at,
+        row.lease_until,
     )
 
 
@@ -144,6 +159,7 @@ def _finish_one(connection: Connection, outcome: Finish, token: str, now: dateti
             lease_until=None,
             published_at=None,
             attempts=d.attempts - (0 if outcome.counts else 1),
+            unknowns=d.unknowns + (1 if outcome.unknown else 0),
             not_before=outcome.not_before if outcome.not_before is not None else d.not_before,
             code=outcome.code,
             reply=None if outcome.reply is None else outcome.reply[:1000],
@@ -155,12 +171,19 @@ def _finish_one(connection: Connection, outcome: Finish, token: str, now: dateti
 
 
 def reap(
-    connection: Connection, now: datetime, crash_limit: int, ambiguous_delay: timedelta, limit: int = 500
+    connection: Connection,
+    now: datetime,
+    *,
+    crash_limit: int,
+    unknown_limit: int,
+    unknown_delay: timedelta,
+    limit: int = 500,
 ) -> int:
     """Take back deliveries whose lease ran out; answer how many.
 
-    A text that may have gone out waits ``ambiguous_delay`` before the next try, or for a person if
-    its policy is ``hold``. A delivery that lost its worker ``crash_limit`` times ends as failed.
+    A text that may have gone out waits ``unknown_delay`` before the next try, or for a person if its
+    policy is ``hold`` or it may have made ``unknown_limit`` copies. Any other delivery that lost its
+    worker ``crash_limit`` times ends as failed.
     """
     lost = (
         sa.select(d.id)
@@ -168,8 +191,8 @@ def reap(
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ambiguous = d.marked_at.is_not(None)
-    held = sa.and_(ambiguous, d.on_uncertain == "hold")
+    unknown = d.marked_at.is_not(None)
+    held = sa.and_(unknown, sa.or_(d.on_uncertain == "hold", d.unknowns + 1 >= unknown_limit))
     used_up = d.crashes + 1 >= crash_limit
     rows = connection.execute(
         sa.update(deliveries)
@@ -182,7 +205,8 @@ def reap(
             reason="worker_lost",
             code=None,
             reply=None,
-            not_before=sa.case((ambiguous, (now + ambiguous_delay).timestamp()), else_=now.timestamp()),
+            unknowns=d.unknowns + sa.case((unknown, 1), else_=0),
+            not_before=sa.case((unknown, (now + unknown_delay).timestamp()), else_=now.timestamp()),
             state=sa.case((held, State.UNCERTAIN), (used_up, State.FAILED), else_=State.DEFERRED),
             ended_at=sa.case((held, None), (used_up, now.timestamp()), else_=None),
         )
@@ -266,6 +290,7 @@ def retry(connection: Connection, message: str, by: str, now: datetime) -> int:
         "published_at": now,
         "attempts": 0,
         "crashes": 0,
+        "unknowns": 0,
         "ended_at": None,
         "expires_at": sa.case((d.expires_at <= now, None), else_=d.expires_at),
     }

@@ -91,6 +91,7 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
                 "expires_at": new.expires_at,
                 "attempts": 0,
                 "crashes": 0,
+                "unknowns": 0,
                 "published_at": new.created_at if state is State.QUEUED else None,
             }
             for recipient, kind in new.recipients

@@ -91,6 +91,7 @@ deliveries = sa.Table(
     sa.Column("expires_at", Instant),
     sa.Column("attempts", sa.Integer, nullable=False, comment="counted at the claim, the first is 1"),
     sa.Column("crashes", sa.Integer, nullable=False, comment="claims whose worker was lost"),
+    sa.Column("unknowns", sa.Integer, nullable=False, comment="tries whose outcome is unknown: maybe copies"),
     sa.Column("lease_token", sa.String(32)),
     sa.Column("lease_until", Instant),
     sa.Column("marked_at", Instant, comment="the text may have gone out since then, under this lease"),
@@ -108,7 +109,7 @@ deliveries = sa.Table(
     ),
     sa.CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease_has_an_end"),
     sa.CheckConstraint(f"({_one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_ended"),
-    sa.CheckConstraint("attempts >= 0 AND crashes >= 0", name="counts"),
+    sa.CheckConstraint("attempts >= 0 AND crashes >= 0 AND unknowns >= 0", name="counts"),
     sa.Index(f"ix_{PREFIX}deliveries_recipient", "recipient", "id"),
     sa.Index(f"ix_{PREFIX}deliveries_state", "state", "message"),
     sa.Index(

@@ -202,7 +202,11 @@ def test_an_idempotency_key_makes_one_mail(alone):
 
 def test_nothing_readable_is_stored(alone, tmp_path):
     """PD3, promise 4: neither context nor secret can be read in the database file."""
-    send_email.delay("reset_password", to="a@x.test", context={"name": "Canary-Ada", "link": Secret("https://x.test/canary")})
+    send_email.delay(
+        "reset_password",
+        to="a@x.test",
+        context={"name": "Canary-Ada", "link": Secret("https://x.test/canary")},
+    )
     raw = b"".join(path.read_bytes() for path in tmp_path.glob("alone.db*"))
     assert b"a@x.test" in raw
     assert b"anary" not in raw

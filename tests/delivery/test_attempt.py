@@ -205,7 +205,7 @@ def test_a_transport_that_breaks_its_contract_loses_nothing(services, transport)
     accepted = send_email.delay(to="a@x.test", **HI)
     deliver(services, accepted.id)
     shown = view(services, accepted.id).deliveries[0]
-    assert (shown.state, shown.reason) == ("deferred", "transport_bug")
+    assert (shown.state, shown.reason) == ("deferred", "connect_failed")
 
 
 @pytest.mark.parametrize("fault", ["provider", "template"])

@@ -20,6 +20,7 @@ from tests.store.conftest import NOW, new_message
 
 LEASE = timedelta(seconds=60)
 LATER = NOW + timedelta(minutes=5)
+LIMITS = {"crash_limit": 3, "unknown_limit": 3, "unknown_delay": timedelta(seconds=60)}
 
 
 def put_in(store, message: str, state: State, **values) -> None:
@@ -94,7 +95,7 @@ def test_a_late_worker_changes_nothing(store, accept):
     message = accept()
     [claimed] = claim(store, message, "late")
     with store.begin() as connection:
-        assert rows.reap(connection, LATER, 3, timedelta(0)) == 1
+        assert rows.reap(connection, LATER, **LIMITS) == 1
     [again] = claim(store, message, "fresh", now=LATER)
     with store.begin() as connection:
         assert not rows.mark(connection, [claimed.id], "late", LATER)
@@ -136,24 +137,27 @@ def test_finish_can_give_the_attempt_back(store, accept):
 
 
 @pytest.mark.parametrize(
-    ("marked", "policy", "crashes", "expected"),
+    ("marked", "policy", "crashes", "unknowns", "expected"),
     [
-        (False, "retry", 0, State.DEFERRED),
-        (False, "hold", 0, State.DEFERRED),
-        (True, "retry", 0, State.DEFERRED),
-        (True, "hold", 0, State.UNCERTAIN),
-        (False, "retry", 2, State.FAILED),
-        (True, "retry", 2, State.FAILED),
-        (True, "hold", 2, State.UNCERTAIN),
+        (False, "retry", 0, 0, State.DEFERRED),
+        (False, "hold", 0, 0, State.DEFERRED),
+        (True, "retry", 0, 0, State.DEFERRED),
+        (True, "retry", 0, 2, State.UNCERTAIN),
+        (True, "hold", 0, 0, State.UNCERTAIN),
+        (False, "retry", 2, 0, State.FAILED),
+        (True, "retry", 2, 0, State.FAILED),
+        (True, "hold", 2, 0, State.UNCERTAIN),
     ],
 )
-def test_reap_decides_by_mark_policy_and_crashes(store, accept, marked, policy, crashes, expected):
+def test_reap_decides_by_mark_policy_and_crashes(store, accept, marked, policy, crashes, unknowns, expected):
     """RT5: a lost worker's message is tried again, held for a person, or ended after three crashes."""
     message = accept(on_uncertain=policy)
-    put_in(store, message, State.SENDING, crashes=crashes, marked_at=NOW if marked else None)
+    put_in(
+        store, message, State.SENDING, crashes=crashes, unknowns=unknowns, marked_at=NOW if marked else None
+    )
     with store.begin() as connection:
-        assert rows.reap(connection, NOW, 3, timedelta(seconds=60)) == 0, "the lease still runs"
-        assert rows.reap(connection, LATER, 3, timedelta(seconds=60)) == 1
+        assert rows.reap(connection, NOW, **LIMITS) == 0, "the lease still runs"
+        assert rows.reap(connection, LATER, **LIMITS) == 1
     view = shown(store, message)
     assert view.state is expected
     assert [e.name for e in view.events[-2:]] == ["worker_lost", expected]

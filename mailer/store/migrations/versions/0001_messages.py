@@ -110,6 +110,12 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False, comment="counted at the claim, the first is 1"),
         sa.Column("crashes", sa.Integer(), nullable=False, comment="claims whose worker was lost"),
+        sa.Column(
+            "unknowns",
+            sa.Integer(),
+            nullable=False,
+            comment="tries whose outcome is unknown: maybe copies",
+        ),
         sa.Column("lease_token", sa.String(length=32), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column(
@@ -147,7 +153,9 @@ def upgrade() -> None:
             "(lease_token IS NULL) = (lease_until IS NULL)",
             name=op.f("ck_mailer_deliveries_lease_has_an_end"),
         ),
-        sa.CheckConstraint("attempts >= 0 AND crashes >= 0", name=op.f("ck_mailer_deliveries_counts")),
+        sa.CheckConstraint(
+            "attempts >= 0 AND crashes >= 0 AND unknowns >= 0", name=op.f("ck_mailer_deliveries_counts")
+        ),
         sa.ForeignKeyConstraint(
             ["message"], ["mailer_messages.id"], name=op.f("fk_mailer_deliveries_message"), ondelete="CASCADE"
         ),
