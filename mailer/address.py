@@ -254,8 +254,8 @@ def _checked_local(local: str) -> str:
     ascii_form = local if local.isascii() else _checked_foreign(local)
     if _DOT_ATOM.fullmatch(ascii_form) is None:
         raise InvalidAddress("address", f"{_why_no_dot_atom(ascii_form)}; {_ONE_EACH}")
-    if "=?" in local:
-        raise InvalidAddress("address", f"has an encoded word (=?) before the '@'; {_ONE_EACH}")
+    if "=?" in local and "?=" in local:
+        raise InvalidAddress("address", f"has an encoded word (=?…?=) before the '@'; {_ONE_EACH}")
     composed = unicodedata.normalize("NFC", local)
     if len(composed.encode()) > MAX_LOCAL:
         raise InvalidAddress("address", f"has more than {MAX_LOCAL} octets before the '@'; {_ONE_EACH}")
