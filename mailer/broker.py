@@ -17,6 +17,7 @@ from kombu.pools import ProducerPool
 
 from mailer.config import Settings
 from mailer.errors import ConfigError
+from mailer.services import NobodyListens
 
 CELERY_SETTINGS: dict[str, Any] = {
     # Ids only, as JSON: nothing that arrives can make the worker run code (CE1).
@@ -163,7 +164,7 @@ class Publisher:
         """Publish ``(id, queue)`` pairs as wake-ups of ``task``. Raises what the broker's driver raises."""
         if is_memory(self._url()) and not self.worker_in_process:
             # A shell beside `mailer dev`: nobody listens in here, but that process sweeps the same store.
-            raise ConnectionError("the broker in memory has no worker in this process")
+            raise NobodyListens("the broker in memory has no worker in this process")
         with self.pool().acquire(block=True, timeout=1) as producer:
             for id_, queue in wakeups:
                 task.publish(id_, queue=queue, producer=producer)

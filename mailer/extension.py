@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import flask
@@ -56,7 +57,7 @@ class Mailer:
         queues.declare(celery)
         publisher = Publisher(celery)
         app.extensions[f"{KEY}.send_email"] = register(celery, services, queues, publisher)
-        _sweep_in_workers(celery, services, publisher)
+        _workers[celery] = _Worker(services, publisher)
         _applications.add(app)
 
     def context_provider(
@@ -125,36 +126,62 @@ def _checked(celery: Celery) -> Celery:
     return celery
 
 
-def _sweep_in_workers(celery: Celery, services: Services, publisher: Publisher) -> None:
-    """Start a sweeper in each worker of this Celery, and give forked children their own database sockets."""
-    sweeper: list[Sweeper] = []
+@dataclass
+class _Worker:
+    """What a worker of one Celery does for one application."""
 
-    @signals.worker_ready.connect(weak=False)
-    def _ready(sender: Any = None, **_: Any) -> None:
-        if sender is not None and sender.app is celery:
-            publisher.worker_in_process = True
-            sweeper.append(Sweeper(services))
-            sweeper[-1].start()
+    services: Services
+    publisher: Publisher
+    sweeper: Sweeper | None = None
 
-    @signals.worker_shutting_down.connect(weak=False)
-    def _stopping(**_: Any) -> None:
-        while sweeper:
-            sweeper.pop().stop()
+    def begin(self) -> None:
+        self.publisher.worker_in_process = True
+        self.sweeper = Sweeper(self.services)
+        self.sweeper.start()
 
-    @signals.worker_process_init.connect(weak=False)
-    def _forked(**_: Any) -> None:
-        services.store.engine.dispose(close=False)
+    def end(self) -> None:
+        self.publisher.worker_in_process = False
+        if self.sweeper is not None:
+            self.sweeper.stop()
 
-    @signals.worker_init.connect(weak=False)
-    def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
-        if sender is None or sender.app is not celery or not is_memory(str(celery.conf.broker_url or "")):
-            return
-        if "prefork" in getattr(sender.pool_cls, "__module__", ""):
-            raise ConfigError(
-                "MAILER_BROKER_URL",
-                "is memory://, which a worker process cannot share with the web process; "
-                "set it to redis://… or run: mailer dev",
-            )
+
+# Signals are the whole process's: each handler looks up whose worker it is. Weak, so that an application
+# which is dropped, as in tests, goes with everything it holds.
+_workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
+
+
+@signals.worker_init.connect
+def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
+    celery = getattr(sender, "app", None)
+    if celery not in _workers or not is_memory(str(celery.conf.broker_url or "")):
+        return
+    if "prefork" in getattr(sender.pool_cls, "__module__", ""):
+        raise ConfigError(
+            "MAILER_BROKER_URL",
+            "is memory://, which a worker process cannot share with the web process; "
+            "set it to redis://… or run: mailer dev",
+        )
+
+
+@signals.worker_ready.connect
+def _begin_work(sender: Any = None, **_: Any) -> None:
+    worker = _workers.get(getattr(sender, "app", None))  # type: ignore[arg-type]
+    if worker is not None:
+        worker.begin()
+
+
+@signals.worker_process_init.connect
+def _forked(**_: Any) -> None:
+    """A forked child must not share its parent's database sockets."""
+    for worker in list(_workers.values()):
+        worker.services.store.engine.dispose(close=False)
+
+
+@signals.worker_shutdown.connect
+def _end_work(sender: Any = None, **_: Any) -> None:
+    worker = _workers.get(getattr(sender, "app", None))  # type: ignore[arg-type]
+    if worker is not None:
+        worker.end()
 
 
 def services_of(app: flask.Flask) -> Services:

@@ -6,6 +6,7 @@ the sweeper tells it again, so nothing here depends on it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mailer.errors import IdempotencyConflict, MessageNotFound, MessageTooLarge,
 from mailer.events import Event
 from mailer.message import Message, content_of, fingerprint, message_from
 from mailer.mime import encoded_size
-from mailer.services import Services
+from mailer.services import NobodyListens, Services
 from mailer.states import FINAL, State, summarise
 from mailer.store import deliveries as delivery_rows
 from mailer.store import joining, queries
@@ -150,7 +151,8 @@ def wake(services: Services, wakeups: Sequence[Wakeup]) -> bool:
     try:
         services.publish(wakeups)
     except Exception as exc:  # whatever a broker can do, an accepted message stays accepted
-        log.warning("broker.unreachable", error=type(exc).__name__, waiting=len(wakeups))
+        level = logging.DEBUG if isinstance(exc, NobodyListens) else logging.WARNING
+        log.log(level, "broker.unreachable", error=type(exc).__name__, waiting=len(wakeups))
         with services.store.begin() as connection:
             delivery_rows.unpublish(connection, [wakeup.message for wakeup in wakeups])
         return False

@@ -76,6 +76,16 @@ def _not_expired(now: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
     return sa.or_(d.expires_at.is_(None), d.expires_at > now)
 
 
+def _picked(ids: sa.Select[Any]) -> sa.Select[Any]:
+    """Rows of a limited selection, locked against other pickers.
+
+    A common table expression, since Postgres may run a plain subselect more than once and then picks
+    more than the limit.
+    """
+    picked = ids.with_for_update(skip_locked=True).cte("picked")
+    return sa.select(picked.c.id)
+
+
 _NOW = sa.bindparam("now", type_=d.not_before.type)
 _CLAIM = (
     sa.update(deliveries)
@@ -97,9 +107,8 @@ _DUE_IDS = (
     .where(_may("claim"), d.not_before <= _NOW, _not_expired(_NOW))
     .order_by(d.not_before)
     .limit(sa.bindparam("limit"))
-    .with_for_update(skip_locked=True)
 )
-_CLAIM_DUE = _CLAIM.where(d.id.in_(_DUE_IDS))
+_CLAIM_DUE = _CLAIM.where(d.id.in_(_picked(_DUE_IDS)))
 
 
 def claim(connection: Connection, message: str, token: str, now: datetime, lease: timedelta) -> list[Claimed]:
@@ -185,18 +194,13 @@ def reap(
     policy is ``hold`` or it may have made ``unknown_limit`` copies. Any other delivery that lost its
     worker ``crash_limit`` times ends as failed.
     """
-    lost = (
-        sa.select(d.id)
-        .where(_may("reap"), d.lease_until < now)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    lost = sa.select(d.id).where(_may("reap"), d.lease_until < now).limit(limit)
     unknown = d.marked_at.is_not(None)
     held = sa.and_(unknown, sa.or_(d.on_uncertain == "hold", d.unknowns + 1 >= unknown_limit))
     used_up = d.crashes + 1 >= crash_limit
     rows = connection.execute(
         sa.update(deliveries)
-        .where(d.id.in_(lost), _may("reap"), d.lease_until < now)
+        .where(d.id.in_(_picked(lost)), _may("reap"), d.lease_until < now)
         .values(
             crashes=d.crashes + 1,
             lease_token=None,
@@ -227,15 +231,10 @@ def reap(
 
 def expire(connection: Connection, now: datetime, limit: int = 500) -> int:
     """End what was not sent before its deadline; answer how many."""
-    over = (
-        sa.select(d.id)
-        .where(_may("expire"), d.expires_at <= now)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    over = sa.select(d.id).where(_may("expire"), d.expires_at <= now).limit(limit)
     rows = connection.execute(
         sa.update(deliveries)
-        .where(d.id.in_(over), _may("expire"))
+        .where(d.id.in_(_picked(over)), _may("expire"))
         .values(state=State.EXPIRED, reason="deadline_passed", ended_at=now)
         .returning(d.message, d.recipient, d.expires_at)
     ).all()
@@ -252,14 +251,13 @@ def due(connection: Connection, now: datetime, republish_after: timedelta, limit
     """Note as published, and answer, what is due and has no recent wake-up; the longest due first."""
     unheard = sa.or_(d.published_at.is_(None), d.published_at < now - republish_after)
     ids = (
-        sa.select(d.id)
-        .where(_may("claim"), d.not_before <= now, unheard)
-        .order_by(d.not_before)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
+        sa.select(d.id).where(_may("claim"), d.not_before <= now, unheard).order_by(d.not_before).limit(limit)
     )
     rows = connection.execute(
-        sa.update(deliveries).where(d.id.in_(ids)).values(published_at=now).returning(d.message, d.lane)
+        sa.update(deliveries)
+        .where(d.id.in_(_picked(ids)))
+        .values(published_at=now)
+        .returning(d.message, d.lane)
     )
     return list(dict.fromkeys(Wakeup(row.message, row.lane) for row in rows))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from mailer.errors import ConfigError
 from mailer.store.engine import create_engine
@@ -15,16 +15,17 @@ _PENDING = "mailer_pending"
 
 
 def resolve(given: Any) -> Session:
-    """The session itself, of a Session, a scoped_session, or Flask-SQLAlchemy's ``db.session``."""
+    """The session itself: of a Session, a scoped_session, a function, or Flask-SQLAlchemy's ``db``.
+
+    Flask-SQLAlchemy-Lite's ``db.session`` exists only inside a context, so there ``db`` itself is given.
+    """
     session = given
-    if not isinstance(session, Session) and (isinstance(session, scoped_session) or callable(session)):
+    if not isinstance(session, Session) and not callable(session):
+        session = getattr(session, "session", session)
+    if not isinstance(session, Session) and callable(session):
         session = session()
-    elif hasattr(session, "_get_current_object"):
-        session = session._get_current_object()
     if not isinstance(session, Session):
-        raise ConfigError(
-            "session", f"is a {type(session).__name__}, not a SQLAlchemy session; pass db.session"
-        )
+        raise ConfigError("session", f"is a {type(session).__name__}; pass db.session, or db itself")
     return session
 
 

@@ -56,8 +56,12 @@ class Rendered:
 
 _COLUMNS = [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
 _ACCEPTED = {
-    "sqlite": sqlite.insert(messages).on_conflict_do_nothing(index_elements=["idempotency_key"]),
-    "postgresql": postgresql.insert(messages).on_conflict_do_nothing(index_elements=["idempotency_key"]),
+    "sqlite": sqlite.insert(messages)
+    .on_conflict_do_nothing(index_elements=["idempotency_key"])
+    .returning(messages.c.id),
+    "postgresql": postgresql.insert(messages)
+    .on_conflict_do_nothing(index_elements=["idempotency_key"])
+    .returning(messages.c.id),
 }
 _DELIVERY = sa.insert(deliveries)
 _EVENT = sa.insert(events)
@@ -73,7 +77,7 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
     False, with nothing written, if its idempotency key is taken: see `idempotent_twin`. ``published_at``
     is set at once, on the caller's word that it will publish after the commit.
     """
-    if not connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).rowcount:
+    if connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).one_or_none() is None:
         return False
     due = new.send_at or new.created_at
     state = State.SCHEDULED if due > new.created_at else State.QUEUED

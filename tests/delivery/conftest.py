@@ -75,7 +75,7 @@ def build(tmp_path, mailer, db=None, name="host", **config) -> flask.Flask:
     if db is not None:
         app.config["SQLALCHEMY_ENGINES"] = {"default": url}
         db.init_app(app)
-    mailer.init_app(app, session=db.session if db is not None else None)
+    mailer.init_app(app, session=db)
     services = app.extensions["mailer"]
     services.transport = ScriptedTransport()
     upgrade(services.store.engine)
@@ -92,9 +92,11 @@ def app(tmp_path, mailer, db) -> flask.Flask:
 
 
 @pytest.fixture
-def alone(tmp_path, mailer) -> flask.Flask:
-    """An application without a database of its own."""
-    return build(tmp_path, mailer, name="alone")
+def alone(tmp_path, mailer):
+    """An application without a database of its own, in its context."""
+    app = build(tmp_path, mailer, name="alone")
+    with app.app_context():
+        yield app
 
 
 def state(app, id_: str) -> str:

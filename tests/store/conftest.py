@@ -6,27 +6,41 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 
 from mailer.sealing import Sealer
 from mailer.store import Store, create_engine
 from mailer.store import messages as message_rows
 from mailer.store.messages import NewMessage
 from mailer.store.migrations import upgrade
+from mailer.store.models import metadata
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url):
+    """An engine on a Postgres database with our tables, kept for the whole run."""
+    engine = create_engine(postgres_url)
+    upgrade(engine)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request, tmp_path):
     """A migrated, empty store."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'store.db'}"
+        engine = create_engine(f"sqlite:///{tmp_path / 'store.db'}")
+        upgrade(engine)
+        yield Store(engine, Sealer([b"k" * 32]))
+        engine.dispose()
     else:
-        url = request.getfixturevalue("fresh_postgres_url")
-    engine = create_engine(url)
-    upgrade(engine)
-    yield Store(engine, Sealer([b"k" * 32]))
-    engine.dispose()
+        engine = request.getfixturevalue("migrated_postgres")
+        yield Store(engine, Sealer([b"k" * 32]))
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"TRUNCATE {names} CASCADE"))
 
 
 def new_message(**changes) -> NewMessage:
