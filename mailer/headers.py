@@ -170,7 +170,7 @@ def kind_of(value: object) -> str:
     if value is None:
         return "None"
     name = type(value).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name} object"
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name} object"
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
