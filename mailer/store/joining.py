@@ -57,7 +57,8 @@ def _watch(session: Session) -> None:
 
     @sa.event.listens_for(session, "after_rollback")
     def _rolled_back(session: Session) -> None:
-        session.info.pop(_PENDING, None)
+        if not session.in_nested_transaction():
+            session.info.pop(_PENDING, None)
 
     @sa.event.listens_for(session, "after_transaction_end")
     def _ended(session: Session, transaction: SessionTransaction) -> None:
