@@ -16,8 +16,7 @@ from kombu import Connection, Queue
 from kombu.pools import ProducerPool
 
 from mailer.config import Settings
-from mailer.errors import ConfigError
-from mailer.services import NobodyListens
+from mailer.errors import ConfigError, NobodyListens
 
 CELERY_SETTINGS: dict[str, Any] = {
     # Ids only, as JSON: nothing that arrives can make the worker run code (CE1).

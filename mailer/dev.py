@@ -19,10 +19,11 @@ from mailer.app import create_app
 from mailer.config import Settings
 from mailer.errors import ConfigError
 from mailer.inbox import Inbox
-from mailer.web.entry import one_time_link
+from mailer.operators import first_link
 from mailer.worker import EmbeddedWorker
 
 STOP_SECONDS = 4.0
+OPERATOR = "dev"
 
 
 def run(echo: Callable[[str], None]) -> None:
@@ -98,8 +99,8 @@ def _say_where(echo: Callable[[str], None], app: flask.Flask, web: WebServer, in
 
   Sign up        {settings.base_url}/signup
   Inbox          {inbox_url}   (SMTP on 127.0.0.1:{inbox.smtp_port}; nothing leaves this machine)
-  Console        {one_time_link(app)}
-                 (signs you in once; more: mailer user link dev)
+  Console        {first_link(app.extensions['mailer'], OPERATOR)}
+                 (signs you in once; more: mailer user link {OPERATOR})
   Data           {settings.data_dir.resolve()}
 """
     )

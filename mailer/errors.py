@@ -13,7 +13,8 @@
     ├── WrongState             the message has moved on: look at it, then decide
     ├── SecretErased           cannot be sent again as it was: call ``send_email.delay`` anew
     ├── RenderError            the worker could not make the mail: the message ends as failed
-    └── StoreError             the database does not answer or has no tables: nothing was accepted
+    ├── StoreError             the database does not answer or has no tables: nothing was accepted
+    └── NobodyListens          the broker in memory has no worker here: never leaves the package
 
 The text of an error carries no address, token, subject or password: it ends up in logs and trackers.
 """
@@ -77,3 +78,7 @@ class RenderError(MailerError):
 
 class StoreError(MailerError):
     """The store does not answer, or was not migrated. The text says which, and the next step."""
+
+
+class NobodyListens(MailerError):
+    """The broker is in memory and no worker runs in this process: a shell beside ``mailer dev``."""

@@ -16,11 +16,18 @@ from typing import Any
 import uuid_utils
 
 from mailer import store
-from mailer.errors import IdempotencyConflict, MessageNotFound, MessageTooLarge, SecretErased, WrongState
+from mailer.errors import (
+    IdempotencyConflict,
+    MessageNotFound,
+    MessageTooLarge,
+    NobodyListens,
+    SecretErased,
+    WrongState,
+)
 from mailer.events import Event
 from mailer.message import Message, content_of, fingerprint, message_from
 from mailer.mime import encoded_size
-from mailer.services import NobodyListens, Services
+from mailer.services import Services
 from mailer.states import FINAL, State, summarise
 from mailer.store import deliveries as delivery_rows
 from mailer.store import joining, queries

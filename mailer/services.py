@@ -34,10 +34,6 @@ class Provider:
     provides: frozenset[str]
 
 
-class NobodyListens(ConnectionError):
-    """The broker is in memory and no worker runs in this process: a shell beside ``mailer dev``."""
-
-
 def utc_now() -> datetime:
     """The current instant, aware."""
     return datetime.now(UTC)
