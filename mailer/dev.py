@@ -19,7 +19,9 @@ from mailer.app import create_app
 from mailer.config import Settings
 from mailer.errors import ConfigError
 from mailer.inbox import Inbox
-from mailer.operators import first_link
+from mailer.operators import create_operator, make_login_link
+from mailer.services import Services
+from mailer.store import operators as operator_rows
 from mailer.worker import EmbeddedWorker
 
 STOP_SECONDS = 4.0
@@ -99,8 +101,16 @@ def _say_where(echo: Callable[[str], None], app: flask.Flask, web: WebServer, in
 
   Sign up        {settings.base_url}/signup
   Inbox          {inbox_url}   (SMTP on 127.0.0.1:{inbox.smtp_port}; nothing leaves this machine)
-  Console        {first_link(app.extensions['mailer'], OPERATOR)}
+  Console        {_console_link(app.extensions["mailer"])}
                  (signs you in once; more: mailer user link {OPERATOR})
   Data           {settings.data_dir.resolve()}
 """
     )
+
+
+def _console_link(services: Services) -> str:
+    with services.store.read() as connection:
+        known = operator_rows.operator(connection, OPERATOR)
+    if known is None:
+        create_operator(services, OPERATOR)
+    return make_login_link(services, OPERATOR)

@@ -229,7 +229,6 @@ def preview(template: str | None, values: tuple[str, ...], locale: str | None, p
         if template is None:
             click.echo("\n".join(templates.names()))
             return
-        templates.check(template, {}, locale, provided=None)
         context = {**templates.preview_context(template, locale), **_context(values, None)}
         made = templates.render(template, context, locale)
     if part == "json":

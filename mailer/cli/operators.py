@@ -6,6 +6,7 @@ import rich_click as click
 
 from mailer import operators
 from mailer.cli.group import mailer, print_json, services
+from mailer.store import operators as rows
 from mailer.telemetry import escape_controls
 
 
@@ -16,7 +17,9 @@ def user() -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice([r.value for r in operators.Role]), default="support", show_default=True)
+@click.option(
+    "--role", type=click.Choice([r.value for r in operators.Role]), default="support", show_default=True
+)
 @click.option("--password", is_flag=True, help="Ask for a password; without, they enter by one-time links.")
 def create(name: str, role: str, password: bool) -> None:
     """Add NAME and print a link that lets that person in once."""
@@ -46,7 +49,8 @@ def password(name: str) -> None:
 @click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
 def list_(json_: bool) -> None:
     """List who may enter, and as what."""
-    people = operators.everybody(services())
+    with services().store.read() as connection:
+        people = rows.all_operators(connection)
     if json_:
         print_json([{"name": p.name, "role": p.role, "disabled": p.disabled_at is not None} for p in people])
         return
