@@ -26,12 +26,12 @@ MAX_PARAMETERS = 64
 MAX_PARTS = 1_000
 MAX_LINES = 500_000
 MAX_BOUNDARY_LINES = 5_000
-MAX_CONTAINERS = 50
+MAX_CONTAINERS = 30
 
 _CONTAINER = re.compile(rb"multipart/|message/", re.IGNORECASE)
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 # Codecs that are not character sets of mail, and of which some take quadratic time.
-_NOT_CHARSETS = {"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
+_NOT_CHARSETS = {"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}
 
 
 @dataclass(frozen=True, slots=True)
