@@ -222,6 +222,7 @@ class Mailbox:
                 else:
                     self._connection.executemany("DELETE FROM mails WHERE id = ?", [(i,) for i in mail_ids])
             self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._changed.notify_all()
 
 
@@ -232,6 +233,7 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         if path != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch(mode=0o600)  # reset links are for nobody else on the machine
         connection = sqlite3.connect(path, check_same_thread=False, timeout=5)
     except (OSError, sqlite3.Error) as error:
         raise ConfigError("MAILER_DATA_DIR", f"the inbox cannot open {path}: {error}") from error
