@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 from mailer.address import Address, quoted
 
-LINE = 78  # characters of a header line where it can be folded: RFC 5322 section 2.1.1
-_WORD = 63  # characters of an encoded word: RFC 2047 allows 75, but the header's name must fit beside it
+LINE = 76  # characters of a header line where it can be folded: RFC 2047 section 2; RFC 5322 has 78
+_WORD = 75  # characters of an encoded word: RFC 2047 section 2
 _WRAPPING = len("=?utf-8?q??=")
+_LEAST = _WRAPPING + 12  # one character of four octets as Q
 _PARAMETER = 76  # characters of one parameter with its value on a line of its own: blank, parameter, ";"
 
 # What may stand for itself in a Q word anywhere, also in a display name: RFC 2047 section 5 (3).
@@ -40,41 +41,42 @@ _OVERLONG = re.compile(rb"^([^\r\n]{74,})(=(?:20|09))(?=\r\n)", re.MULTILINE)
 def unstructured(name: str, text: str) -> str:
     """A header such as Subject, folded. What is not plain ASCII, or too long to fold, is encoded (MF11)."""
     words = text.split(" ")
-    if _is_plain(text, words) and max(map(len, words)) < LINE - len(name) - 2:
+    if _is_plain(text, words) and max(map(len, words)) <= LINE - len(name) - 2:
         return _folded(f"{name}:", words)
-    return _folded(f"{name}:", encoded_words(text))
+    return _folded(f"{name}:", encoded_words(text, len(name) + 2))
 
 
 def custom(name: str, text: str) -> str:
     """A caller's header: plain ASCII stays as it is, token for token, since its grammar is not ours."""
     words = text.split(" ")
-    return _folded(f"{name}:", words if _is_plain(text, words) else encoded_words(text))
+    return _folded(f"{name}:", words if _is_plain(text, words) else encoded_words(text, len(name) + 2))
 
 
 def address_list(name: str, addresses: Sequence[Address]) -> str:
     """A header of addresses, names quoted or encoded as each needs (MF15)."""
     tokens: list[str] = []
     for address in addresses:
-        tokens += _mailbox(address)
+        tokens += _mailbox(address, len(name) + 2)
         tokens[-1] += ","
     tokens[-1] = tokens[-1][:-1]
     return _folded(f"{name}:", tokens)
 
 
-def encoded_words(text: str) -> list[str]:
-    """``text`` as RFC 2047 words of at most 75 characters, never split inside a character.
+def encoded_words(text: str, column: int = 1) -> list[str]:
+    """``text`` as RFC 2047 words for lines of at most 76 characters, never split inside a character.
+
+    The first one starts at ``column`` or at the start of a line; no line gets a header's name alone, since
+    Python's own parser then takes the blank of the next line for part of the text.
 
     Q or B, whichever is shorter for all of it. No words for no text. Readers drop the blank between two
     words (RFC 2047 section 6.2); the parser of Python 3.11's ``email.policy.default`` keeps it in names.
     """
+    room = min(max(LINE - column, _LEAST), _WORD) - _WRAPPING
     octets = text.encode()
-    quoted_length = sum(len(_Q[octet]) for octet in octets)
-    if quoted_length <= (len(octets) + 2) // 3 * 4:
-        pieces = _pieces(
-            ("".join(_Q[o] for o in character.encode()) for character in text), _WORD - _WRAPPING
-        )
-        return [f"=?utf-8?q?{piece}?=" for piece in pieces]
-    raw = _pieces(text, (_WORD - _WRAPPING) // 4 * 3)
+    if sum(len(_Q[octet]) for octet in octets) <= (len(octets) + 2) // 3 * 4:
+        characters = ("".join(_Q[octet] for octet in character.encode()) for character in text)
+        return [f"=?utf-8?q?{piece}?=" for piece in _pieces(characters, room)]
+    raw = _pieces(text, room // 4 * 3)
     return [f"=?utf-8?b?{base64.b64encode(piece.encode()).decode()}?=" for piece in raw]
 
 
@@ -135,17 +137,17 @@ def base64_length(octets: int) -> int:
     return encoded + max(encoded - 1, 0) // 76 * 2
 
 
-def _mailbox(address: Address) -> list[str]:
+def _mailbox(address: Address, column: int) -> list[str]:
     spec, name = f"<{address.addr_spec}>", address.name
     if not name:
         return [address.addr_spec]
     words = name.split(" ")
     if not _is_plain(name, words):
-        return [*encoded_words(name), spec]
-    if _PHRASE.fullmatch(name) is not None and max(map(len, words)) <= _WORD:
+        return [*encoded_words(name, column), spec]
+    if _PHRASE.fullmatch(name) is not None and max(map(len, words)) <= LINE - column:
         return [*words, spec]
     quotation = quoted(name)
-    return [*encoded_words(name), spec] if len(quotation) > _WORD else [quotation, spec]
+    return [quotation, spec] if len(quotation) <= LINE - column else [*encoded_words(name, column), spec]
 
 
 def _is_plain(text: str, words: Sequence[str]) -> bool:
@@ -154,17 +156,18 @@ def _is_plain(text: str, words: Sequence[str]) -> bool:
 
 
 def _folded(start: str, words: Iterable[str]) -> str:
-    """The words behind ``start``, one blank apart, on lines of 78 where words allow it."""
-    lines, length = [start], len(start)
+    """The words behind ``start``, one blank apart, on lines of 76 where words allow it.
+
+    The first line keeps its first word: some readers stumble over a header that begins with an empty line.
+    """
+    lines, length, fresh = [start], len(start), True
     for word in words:
-        # The first line keeps its first word unless a line of its own makes it fit: some readers stumble
-        # over a header that begins with an empty line.
-        only_name = len(lines) == 1 and length == len(start)
-        if length + 1 + len(word) > LINE and (not only_name or len(word) < LINE):
+        if length + 1 + len(word) > LINE and not fresh:
             lines.append("")
             length = 0
         lines[-1] += f" {word}"
         length += 1 + len(word)
+        fresh = False
     return "\r\n".join(lines)
 
 

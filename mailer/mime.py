@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import format_datetime
 
 from mailer.address import Address
@@ -38,6 +38,7 @@ from mailer.errors import RenderError
 from mailer.headers import MAX_HEADER_VALUE, check_header_name, check_header_text
 from mailer.message import Message
 from mailer.secret import ErasedSecret, Secret
+from mailer.timing import aware_utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def build(
         *([address_list("Cc", cc)] if cc else []),
         *([address_list("Reply-To", reply_to)] if reply_to else []),
         unstructured("Subject", check_header_text(subject, "subject")),
-        f"Date: {format_datetime(date.astimezone(UTC))}",
+        f"Date: {format_datetime(aware_utc(date, 'date'))}",
         f"Message-ID: {check_header_text(message_id, 'message_id')}",
         "Auto-Submitted: auto-generated",  # RFC 3834 section 5: no vacation notes back, please
         "X-Auto-Response-Suppress: All",  # the same for Exchange
