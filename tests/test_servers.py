@@ -59,7 +59,7 @@ def test_a_redis_can_come_back_at_the_same_port() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda end: end.name)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=lambda end: end.name)
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
 def test_no_server_outlives_its_tests(kind: str, end: signal.Signals, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue({"redis": "redis_server", "postgres": "postgres_url"}[kind])  # or be skipped
