@@ -43,7 +43,9 @@ CELERY_SETTINGS: dict[str, Any] = {
     # No idle pub/sub socket that can die unseen (celery#10502).
     "worker_enable_remote_control": False,
     "worker_send_task_events": False,
+    # Logging is the application's.
     "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
 }
 
 # Redis. Without ack emulation there is no visibility timeout after which a hint runs twice, and no slot
@@ -62,7 +64,9 @@ _MEMORY = {"polling_interval": 0.01}
 
 def build_celery(name: str, settings: Settings) -> Celery:
     """A Celery of our own for an application that has none."""
-    celery = Celery(name, broker=settings.broker_url, set_as_current=False)
+    # kombu warns of a URL without a host, which a broker in memory has no use for.
+    url = "memory://localhost" if settings.broker_url == "memory://" else settings.broker_url
+    celery = Celery(name, broker=url, set_as_current=False)
     celery.conf.update(CELERY_SETTINGS)
     if is_redis(settings.broker_url):
         celery.conf.broker_transport_options = dict(_REDIS_WORKER)

@@ -268,7 +268,7 @@ def derive_text(html: str) -> str:
 
 def revealed(context: Any) -> Any:
     """A copy with every `Secret` replaced by its value. Raises SecretErased where it is gone."""
-    return _replaced(context, Secret.reveal)
+    return _replaced(context, lambda secret: secret.reveal())
 
 
 def masked(context: Any) -> Any:

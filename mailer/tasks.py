@@ -8,6 +8,7 @@ forgets it, repeats it after an hour, or crashes the worker that holds it cannot
 from __future__ import annotations
 
 import uuid
+import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -162,10 +163,22 @@ class SendEmail(Task):  # type: ignore[misc]
         if kwargs or len(args) != 1 or not _is_id(args[0]):
             log.error("wakeup.refused", hint="only ids travel here; call send_email.delay(...)")
             return
+        queue = (self.request.delivery_info or {}).get("routing_key")
+        _owners.get(queue, self).deliver(args[0])
+
+    def deliver(self, id_: str) -> int:
+        """Make one attempt at a message of this application; answer how many deliveries that was."""
         with self.services.app_context():
             self.services.policy = self.policy()
-            if not delivery.deliver(self.services, args[0]):
-                log.debug("wakeup.idle", message=args[0])
+            made = delivery.deliver(self.services, id_)
+        if not made:
+            log.debug("wakeup.idle", message=id_)
+        return made
+
+
+# Celery keeps one current app a process, so of two workers in one process, one runs the other's tasks.
+# The queue a wake-up came by says whose it is.
+_owners: weakref.WeakValueDictionary[str, SendEmail] = weakref.WeakValueDictionary()
 
 
 def _is_id(value: Any) -> bool:
@@ -192,6 +205,7 @@ def register(celery: Celery, services: Services, queues: Queues, publisher: Publ
         "__module__": __name__,
     })()  # fmt: skip
     registered: SendEmail = celery.register_task(task)
+    _owners.update(dict.fromkeys(queues.names(), registered))
     services.publish = _publish_through(registered, queues, publisher)
     return registered
 

@@ -42,5 +42,5 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("celery.worker.strategy", "celery.app.trace", "waitress", "mail.log", "kombu"):
+    for noisy in ("celery", "kombu", "waitress", "mail.log", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))

@@ -188,7 +188,9 @@ class _Reader:
         source, filename, fresh = loader.get_source(self._environment, name)
         if fresh is not None:
             self._files.append(fresh)
-        return self._environment.parse(source, name, filename)
+        tree = self._environment.parse(source, name, filename)
+        self._environment.compile(tree, name, filename, raw=True)  # finds filters that do not exist
+        return self._environment.parse(source, name, filename)  # compiling may have changed the tree
 
     def _all(self, them: Iterable[nodes.Node], scope: _Scope) -> None:
         for node in them:

@@ -8,6 +8,7 @@ from typing import Any
 
 import flask
 from celery import Celery, signals
+from celery.app import trace
 
 from mailer import delivery, outbox
 from mailer.broker import is_memory
@@ -64,6 +65,20 @@ def work_once(services: Services, batch: int = 50) -> int:
     return made
 
 
+def _controller(celery: Celery) -> Any:
+    """A worker without Celery's program around it: that one takes over signals and logging."""
+
+    class Controller(celery.WorkController):  # type: ignore[name-defined,misc]
+        def on_before_init(self, **_: Any) -> None:
+            # Without it tasks are looked up in Celery's default app, which is nobody's.
+            trace.setup_worker_optimizations(self.app, self.hostname)
+
+        def on_consumer_ready(self, consumer: Any) -> None:
+            signals.worker_ready.send(sender=consumer)
+
+    return Controller
+
+
 class EmbeddedWorker:
     """A worker in a thread of this process, for the broker in memory: threads, never forks.
 
@@ -72,7 +87,7 @@ class EmbeddedWorker:
     """
 
     def __init__(self, app: flask.Flask, concurrency: int = 4) -> None:
-        self._worker = celery_of(app).WorkController(
+        self._worker = _controller(celery_of(app))(
             pool="threads",
             concurrency=concurrency,
             without_gossip=True,
@@ -91,8 +106,10 @@ class EmbeddedWorker:
 
     def stop(self, timeout_seconds: float = 4) -> None:
         """Finish what is held, for as long as the timeout allows."""
-        self._worker.stop()
-        self._thread.join(timeout_seconds)
+        signals.worker_shutdown.send(sender=self._worker)
+        stopping = threading.Thread(target=self._worker.stop, daemon=True)
+        stopping.start()
+        stopping.join(timeout_seconds)
 
     def _on_ready(self, sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is self._worker.app:

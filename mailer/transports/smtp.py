@@ -92,7 +92,9 @@ class SmtpTransport:
             _log.error("smtp.internal_error %s at %s", type(exc).__name__, attempt.stage)
             connection.drop()
             attempt.settle(problem=f"internal error: {type(exc).__name__}")
-        return Receipt(self.name, attempt.results, time.monotonic() - started)
+        attempt.settle(problem="internal error: no answer")
+        results = {recipient: attempt.results[recipient] for recipient in parcel.recipients}
+        return Receipt(self.name, results, time.monotonic() - started)
 
 
 class SmtpMail(flask_mail.Mail):
