@@ -84,13 +84,14 @@ def refused_address(page: str) -> str | None:
     ``page`` is what the CSS inliner returned: parsed as a browser would and written out in one form, so
     that entities, blanks and odd quotes are gone (WHATWG HTML section 13.2).
     """
-    for name in _WITH_ADDRESSES:
-        for position, value in _values(page, name):
-            for address in _addresses(name, value):
-                problem = _problem_of(address)
-                if problem is not None and _in_a_tag(page, position):
-                    return f"an address in {name}= {problem}"
-    return None
+    suspects = [
+        (position, f"an address in {name}= {problem}")
+        for name in _WITH_ADDRESSES
+        for position, value in _values(page, name)
+        for address in _addresses(name, value)
+        if (problem := _problem_of(address)) is not None
+    ]
+    return _first_in_a_tag(page, sorted(suspects)) if suspects else None
 
 
 def _values(page: str, name: str) -> Iterator[tuple[int, str]]:
@@ -127,6 +128,13 @@ def _problem_of(address: str) -> str | None:
     return "is relative, which leads nowhere from a mail; use absolute_url(…)"
 
 
-def _in_a_tag(page: str, position: int) -> bool:
-    """Whether an attribute begins here, and not a piece of text that looks like one."""
-    return any(tag.start() < position < tag.end() for tag in _TAG.finditer(page))
+def _first_in_a_tag(page: str, suspects: list[tuple[int, str]]) -> str | None:
+    """The first of the places that is an attribute, and not a piece of text that looks like one."""
+    tags = _TAG.finditer(page)
+    tag = next(tags, None)
+    for position, problem in suspects:
+        while tag is not None and tag.end() <= position:
+            tag = next(tags, None)
+        if tag is not None and tag.start() < position:
+            return problem
+    return None

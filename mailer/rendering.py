@@ -43,8 +43,7 @@ _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _LOCALE_FOLDER = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _MAX_PLANS = 1000
 _INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
-_ORNAMENT = re.compile(r'<(\w+) [^<>]*aria-hidden="true"[^<>]*>[^<]*</\1>')
-_SELF_NAMED_LINK = re.compile(r"\[([^\]\s]+)\]\(\1\)")
+_SELF_NAMED_LINK = re.compile(r"\[([^\[\]\s]+)\]\(\1\)")
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 
 
@@ -259,9 +258,12 @@ def derive_text(html: str) -> str:
     """The plain text of a page, links as ``[words](address)``, layout tables read row by row.
 
     Ornaments marked ``aria-hidden`` are left out. A table of data becomes one cell a line: give
-    ``body.txt`` where that matters.
+    ``body.txt`` where that matters. Raises RenderError: nothing can be made of the page.
     """
-    text = inscriptis.get_text(_ORNAMENT.sub("", html), _TEXT_RULES)
+    try:
+        text = inscriptis.get_text(html, _TEXT_RULES)
+    except Exception as exc:  # a page nested thousands deep, a length in its styles that is no number
+        raise RenderError(f"no text can be derived from the HTML ({type(exc).__name__}); give one") from None
     text = _SELF_NAMED_LINK.sub(r"\1", "\n".join(line.strip() for line in text.splitlines()))
     return _tidied(text)
 
@@ -355,7 +357,15 @@ def _text_rules() -> ParserConfig:
         css[tag] = HtmlElement(display=Display.block)
     tags = dict.fromkeys(("table", "tr", "td", "th"), lambda *_: None)
     handlers = CustomHtmlTagHandlerMapping(start_tag_mapping=tags, end_tag_mapping=tags)
-    return ParserConfig(css=css, display_links=True, custom_html_tag_handler_mapping=handlers)
+    rules = ParserConfig(css=css, display_links=True, custom_html_tag_handler_mapping=handlers)
+    known = rules.attribute_handler.attribute_mapping
+    rules.attribute_handler.attribute_mapping = {**known, "aria-hidden": _hide_ornament}
+    return rules
+
+
+def _hide_ornament(value: str, element: HtmlElement) -> None:
+    if value == "true":
+        element.display = Display.none
 
 
 _TEXT_RULES = _text_rules()

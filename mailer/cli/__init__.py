@@ -15,6 +15,7 @@ Exit codes:
 ==  =====================================================================
 """
 
+from mailer.cli import messages, operators, run  # they add their commands to the group
 from mailer.cli.group import mailer, main
 
-__all__ = ["mailer", "main"]
+__all__ = ["mailer", "main", "messages", "operators", "run"]

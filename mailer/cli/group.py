@@ -76,8 +76,3 @@ def services() -> Services:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-from mailer.cli import messages, operators, run  # noqa: E402  (they add their commands to the group)
-
-__all__ = ["application", "main", "mailer", "messages", "operators", "print_json", "run", "services"]
