@@ -217,4 +217,3 @@ def _publish_through(task: SendEmail, queues: Queues, publisher: Publisher) -> C
     return publish
 
 
-__all__ = ["NAME", "Accepted", "SendEmail", "register"]

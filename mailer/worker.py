@@ -125,4 +125,3 @@ class EmbeddedWorker:
             raise
 
 
-__all__ = ["EmbeddedWorker", "build", "celery_of", "work", "work_once"]
