@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 
@@ -38,6 +39,12 @@ def clear_environment() -> None:
 
 
 clear_environment()  # here, before any test module is imported
+
+# Hypothesis times each example. On a busy machine that finds slow neighbours, not slow code.
+settings.register_profile(
+    "mailer", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mailer")
 
 
 # Redis
