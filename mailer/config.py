@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     retry_backoff: Seconds = Field(60, description="Seconds before the second try; doubles from there.")
     retry_backoff_max: Seconds = Field(14_400, description="Longest wait between two tries, in seconds.")
     retry_jitter: bool = Field(True, description="Shorten each wait by a random part of up to a half.")
+    uncertain_delay: Seconds = Field(
+        60, description="Seconds before a text that went out and was not answered is sent again."
+    )
     lease_seconds: Seconds = Field(
         60, description="A worker that says nothing for so long has lost its message to another."
     )

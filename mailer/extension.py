@@ -91,7 +91,7 @@ class Mailer:
                 site_name=settings.site_name,
             ),
             transport=transport_for(settings, app.config),
-            policy=RetryPolicy(),
+            policy=RetryPolicy(uncertain_delay_seconds=settings.uncertain_delay),
             providers=self._providers,
             app_context=lambda: _context_of(app),
             publish=_not_yet,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -151,7 +152,8 @@ class SendEmail(Task):  # type: ignore[misc]
     def policy(self) -> RetryPolicy:
         """The retry limits written on this task, as the rules use them."""
         backoff = self.retry_backoff
-        return RetryPolicy(
+        return replace(
+            self.services.policy,
             max_retries=10**6 if self.max_retries is None else self.max_retries,
             backoff_seconds=1 if backoff is True else float(backoff),
             backoff_max_seconds=float(self.retry_backoff_max),

@@ -1,0 +1,104 @@
+"""A dispatcher of real processes: an application here, workers beside it, a peer that can misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import flask
+import pytest
+
+from mailer import outbox
+from mailer.store import queries
+from tests.faults.host import create_app
+
+ROOT = Path(__file__).parents[2]
+QUICK = {
+    "MAILER_LEASE_SECONDS": "2",
+    "MAILER_SWEEP_SECONDS": "0.2",
+    "MAILER_REPUBLISH_SECONDS": "2",
+    "MAILER_UNCERTAIN_DELAY": "0.2",
+    "MAILER_DEFAULT_SENDER": "me@x.test",
+    "MAILER_SECRET_KEYS": "k" * 40,
+}
+
+
+@dataclass
+class Dispatcher:
+    """The application of this process, and the workers it has started."""
+
+    environment: dict[str, str]
+    folder: Path
+    workers: list[subprocess.Popen] = field(default_factory=list)
+
+    def app(self) -> flask.Flask:
+        return create_app()
+
+    def start_worker(self, *options: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "flask", "--app", "tests.faults.host", "mailer", "worker", *options]
+        log = (self.folder / f"worker-{len(self.workers)}.log").open("w")
+        with log:
+            self.workers.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            )
+        return self.workers[-1]
+
+    def kill(self, worker: subprocess.Popen, number: int = signal.SIGKILL) -> None:
+        """End a worker with everything it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, number)
+        worker.wait(10)
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request, tmp_path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return request.getfixturevalue("fresh_postgres_url")
+
+
+@pytest.fixture
+def dispatcher(database_url, redis_url, tmp_path, monkeypatch):
+    """Settings for both sides, on a real Redis; workers are ended with the test."""
+    environment = QUICK | {
+        "MAILER_DATABASE_URL": database_url,
+        "MAILER_BROKER_URL": redis_url,
+        "MAILER_DATA_DIR": str(tmp_path / "data"),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = Dispatcher(environment, tmp_path)
+    yield found
+    for worker in found.workers:
+        if worker.poll() is None:
+            found.kill(worker)
+
+
+def until(condition: Callable[[], object], seconds: float = 20, what: str = "") -> None:
+    """Wait for another process; polls, since nothing can be waited on across processes."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what or condition}"
+        time.sleep(0.02)
+
+
+def view(app, id_):
+    with app.extensions["mailer"].store.read() as connection:
+        return queries.show(connection, id_)
+
+
+def wait(app, id_, seconds: float = 20) -> str:
+    return outbox.wait(app.extensions["mailer"], id_, seconds).value
