@@ -251,7 +251,8 @@ class Templates:
             raise RenderError(f"{path}: {exc}") from exc
         except Exception as exc:
             # Not `from exc`: its text may hold values, and whoever prints the cause would show them.
-            raise RenderError(f"{path}: {describe(exc, environment)}") from None
+            words = describe(exc, environment)
+            raise RenderError(words if words.startswith(path) else f"{path}: {words}") from None
 
 
 def derive_text(html: str) -> str:
