@@ -34,6 +34,8 @@ class Sealer:
         derived = [_derive(key, b"mailer content") for key in keys]
         self._ciphers = {hashlib.sha256(key).digest()[:4]: AESGCM(key) for key in derived}
         self._current = next(iter(self._ciphers))
+        # From the oldest key, which stays while newer ones are put in front of it.
+        self.fingerprint_key = _derive(keys[-1], b"mailer fingerprint")
 
     def seal(self, plain: bytes, bound_to: str) -> bytes:
         """Encrypt; the result opens only together with the same ``bound_to``."""

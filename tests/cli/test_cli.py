@@ -1,0 +1,147 @@
+"""The command line, in-process, on a host application as ``flask mailer`` runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from flask.cli import ScriptInfo
+
+from mailer.cli import mailer
+from mailer.cli.group import BAD_INPUT, DONE, NOT_FOUND, NOT_SENT, NOT_SET_UP, UNDER_WAY, WRONG_STATE
+from mailer.transports import Reply, Result, Stage
+from tests.delivery.conftest import build
+
+
+@pytest.fixture
+def app(tmp_path):
+    from mailer import Mailer
+
+    return build(tmp_path, Mailer(), name="cli")
+
+
+@pytest.fixture
+def run(app):
+    """Run a command; answer its exit code, standard output and standard error."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(mailer, args, obj=ScriptInfo(create_app=lambda: app))
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+def answer(app, result: Result) -> None:
+    app.extensions["mailer"].transport.answer = lambda _: result
+
+
+def test_send_waits_and_shows_the_outcome(run):
+    """`mailer send … --wait` works from a shell and shows what the server said."""
+    code, out, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--wait")
+    assert code == DONE
+    assert out.startswith("SENT")
+    assert "250 ok" in out
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (Result(Stage.RCPT, Reply(550, "5.1.1 no")), NOT_SENT),
+        (Result(Stage.RCPT, Reply(450, "later")), UNDER_WAY),
+    ],
+)
+def test_exit_codes_tell_failed_from_under_way(run, app, result, code):
+    """Scripts can tell a mail that failed from one that is still being tried."""
+    answer(app, result)
+    assert run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--wait", "--timeout", "0.1")[0] == code
+
+
+def test_show_json_has_the_promised_shape(run):
+    """Names others rely on: the shape of `mailer show ID --json`."""
+    _, id_, _ = run("send", "--to", "Ada <a@x.test>", "--subject", "Hi", "--text", "Hello", "--tag", "greeting")
+    code, out, _ = run("show", id_.strip(), "--json")
+    shown = json.loads(out)
+    assert code == DONE
+    assert shown["id"] == id_.strip()
+    assert {"id", "state", "template", "subject", "message_id", "created_at"} <= set(shown)
+    assert {"recipient", "state", "attempts", "code", "reply"} <= set(shown["deliveries"][0])
+    assert shown["events"][0]["name"] == "accepted"
+    assert shown["events"][0]["at"].endswith("+00:00")
+    listed = json.loads(run("list", "ada", "--json")[1]) + json.loads(run("list", "a@x", "--json")[1])
+    assert [m["id"] for m in listed] == [shown["id"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["send", "welcome", "--to", "nobody"], BAD_INPUT, "to: "),
+        (["send", "wellcome", "--to", "a@x.test"], BAD_INPUT, "welcome"),
+        (["send", "welcome", "--to", "a@x.test", "--set", "name"], BAD_INPUT, "NAME=VALUE"),
+        (["send", "welcome", "--to", "a@x.test", "--context", "{"], BAD_INPUT, "JSON"),
+        (["send", "--to", "a@x.test"], BAD_INPUT, "template"),
+        (["show", "nope"], NOT_FOUND, "no message"),
+        (["resend", "nope"], NOT_FOUND, "no message"),
+        (["check-address", "a@x.test,b@x.test"], BAD_INPUT, "address: "),
+        (["preview", "nope"], BAD_INPUT, "template"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(run, args, code, says):
+    """A mistake ends in one plain line that names the field, never in a traceback."""
+    found, out, err = run(*args)
+    assert (found, out) == (code, "")
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_state_is_respected(run, app):
+    """Cancel and retry say so when the message's state does not allow them."""
+    _, id_, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--in", "60")
+    assert run("cancel", id_.strip())[0] == DONE
+    assert run("cancel", id_.strip())[0] == WRONG_STATE
+    assert run("retry", id_.strip())[0] == WRONG_STATE
+    code, new, _ = run("resend", id_.strip(), "--wait", "--json")
+    assert (code, json.loads(new)["resent_from"]) == (DONE, id_.strip())
+
+
+def test_a_hostile_reply_does_nothing_to_a_terminal(run, app):
+    """SC19, IN6: escape sequences in a server's words are shown, not obeyed."""
+    answer(app, Result(Stage.RCPT, Reply(550, "\x1b[31mred\x07\r\nFAKE LINE")))
+    _, out, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--wait")
+    assert "\x1b" not in out
+    assert "\\x1b[31mred\\x07\\x0d\\x0aFAKE LINE" in out
+
+
+def test_preview_renders_with_sample_values(run):
+    """Every shipped template can be looked at without sending it."""
+    names = run("preview")[1].split()
+    assert {"verify_email", "reset_password", "password_changed", "welcome", "receipt"} <= set(names)
+    assert "<table" in run("preview", "receipt", "--part", "html")[1]
+    assert "Grace" in run("preview", "welcome", "--set", "name=Grace")[1]
+
+
+def test_worker_once_drains_without_a_broker(run, app):
+    """`mailer worker --once` sends what is due and exits."""
+    for n in range(3):
+        run("send", "welcome", "--to", f"a{n}@x.test", "--set", "name=Ada")
+    assert run("worker", "--once")[1] == "Made 3 attempts.\n"
+    assert len(app.extensions["mailer"].transport.sent) == 3
+
+
+def test_a_worker_refuses_a_broker_in_memory(run):
+    """memory:// lives in one process: the error names the setting and what to run instead."""
+    code, _, err = run("worker")
+    assert code == NOT_SET_UP
+    assert "MAILER_BROKER_URL" in err
+    assert "mailer dev" in err
+
+
+def test_an_operator_is_invited_by_a_link(run):
+    """UI4: no default account; a person enters by a link that works once."""
+    code, out, _ = run("user", "create", "eve", "--role", "viewer")
+    assert code == DONE
+    assert "/console/enter/" in out
+    assert "eve" in run("user", "list")[1]
+    assert run("user", "create", "eve")[0] == NOT_SET_UP
