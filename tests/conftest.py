@@ -118,12 +118,12 @@ def chromium() -> Path:
     return not_had("no browser: apt-get install chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Browser]:
-    """A Chromium for this whole run. Most tests want `page`.
+    """A Chromium for this module. Most tests want `page`.
 
-    Playwright runs an event loop in this thread from here on, so a test that needs ``asyncio.run`` of its
-    own must do that in another thread.
+    Not for the whole run: while it is open, Playwright keeps an event loop running in this thread, and
+    then neither ``asyncio.run`` nor a second Playwright works.
     """
     from playwright.sync_api import sync_playwright
 
