@@ -78,6 +78,12 @@ def _fails(environment: jinja2.Environment, context: Mapping[str, Any]) -> bool:
         ("{% for i in items %}{{ i.name }}{% endfor %}", {"items": [{"name": 1}, {}]}, ["items[].name"]),
         ("{% for i in o.rows %}{{ i.name }}{% endfor %}", {"o": {"rows": [{}]}}, ["o.rows[].name"]),
         ("{% for i in items %}{% if i.x is defined %}{{ i.x }}{% endif %}{% endfor %}", {"items": [{}]}, []),
+        ("{% for i in items %}{% if i.ok %}{{ i.y }}{% endif %}{% endfor %}", {"items": [{"ok": False}]}, []),
+        (
+            "{% for i in items %}{% if i.x is undefined %}{{ i.y }}{% endif %}{% endfor %}",
+            {"items": [{"x": 1}, {"y": 1}]},
+            [],
+        ),
         ("{% for k, v in d.items() %}{{ k }}{{ v }}{% endfor %}", {"d": {"a": 1}}, []),
         ("{% for i in items if i.ok %}{{ i.ok }}{% else %}{{ no }}{% endfor %}", {"items": []}, ["no"]),
         ("{% set a = 1 %}{{ a }}", {}, []),
