@@ -41,7 +41,6 @@ class Line(Protocol):
 
     wire: Wire
     esmtp_features: dict[str, str]
-    command_encoding: str
 
     def ask(self, command: str, seconds: float) -> Reply:
         """Give a command and read the reply. Raises Broken."""
@@ -85,7 +84,6 @@ class Conversation:
         # Needed after a refusal only: the answer to the text ends a transaction (RFC 5321 section 4.1.1.4).
         if self._line.ask("RSET", self._limits.mail).code // 100 != 2:
             raise Broken("the server refused to start afresh")
-        self._line.command_encoding = "ascii"
         self._left_open = False
 
     def _cannot_carry(self, attempt: Attempt) -> Reply | None:
@@ -108,7 +106,6 @@ class Conversation:
             options += " BODY=8BITMIME"
         if self._line.has_extn("smtputf8") and not (parcel.sender + "".join(parcel.recipients)).isascii():
             options += " SMTPUTF8"
-            self._line.command_encoding = "utf-8"
         self._left_open = True
         reply = self._line.ask(f"MAIL FROM:<{parcel.sender}>{options}", self._limits.mail)
         if reply.code == 421 and self._used:
@@ -152,7 +149,6 @@ class Conversation:
         attempt.stage, attempt.text_sent = Stage.TEXT, True
         reply = self._send_text(attempt.text)
         self._left_open = False
-        self._line.command_encoding = "ascii"
         self.carried += 1
         self._goes_on(attempt, reply, False)
 

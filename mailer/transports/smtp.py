@@ -234,6 +234,7 @@ class Client(smtplib.SMTP):
         super().__init__(local_hostname=config.local_hostname)
         self.wire, self.config, self.limits = wire, config, config.timeouts
         self.patience = self.limits.greeting
+        self.command_encoding = "utf-8"  # an address beyond ASCII comes here only after SMTPUTF8
         self.closed = False
         self.conversation = Conversation(self, self.limits)
 

@@ -243,6 +243,27 @@ def test_a_parcel_has_a_time_limit_of_its_own() -> None:
     assert taken < 1
 
 
+def test_each_parcel_of_a_batch_has_its_own_limit() -> None:
+    """SC9: the next one on a kept connection is limited afresh. This test waits 0.5 s."""
+    crowd = tuple(f"u{n}@example.org" for n in range(50))
+    slow = Drip(b"250 ok\r\n", every=0.01)
+    with SmtpPeer(Script(rcpt=[Say(250), slow])) as peer:
+        started = time.monotonic()
+        limits = dataclasses.replace(QUICK, parcel=0.5)
+        first, second = transport(peer, timeouts=limits).transmit([parcel(), parcel(*crowd)])
+        taken = time.monotonic() - started
+    assert first.results[ADA].accepted
+    assert {r.stage for r in second.results.values()} == {Stage.RCPT}
+    assert taken < 1
+
+
+def test_the_answer_to_the_text_is_waited_for_beyond_that() -> None:
+    """SC9: giving up on it early makes doubles (RFC 1047). This test waits 0.4 s."""
+    with SmtpPeer(Script(text=(Take(), Drip(b"250 2.0.0 took a while\r\n", every=0.02)))) as peer:
+        result = send_one(peer, timeouts=dataclasses.replace(QUICK, parcel=0.2))
+    assert result.accepted
+
+
 def test_a_silent_server_does_not_hold_up_the_rest_of_a_batch_one_by_one() -> None:
     """RT11, SC7: after one time-out the others are handed back untried."""
     with SmtpPeer(Script(mail=Silence())) as peer:
