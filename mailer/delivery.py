@@ -136,6 +136,8 @@ def compose(
 def _run_provider(provider: Any, context: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dict(provider(context))
+    except MailerError:
+        raise
     except Exception as exc:  # a host's code: its values must not reach the log through its message
         raise RenderError(f"the context provider raised {type(exc).__name__}") from exc
 
