@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     max_retries: Annotated[int, Field(ge=0, le=1000)] = Field(25, description="Tries after the first one.")
     retry_backoff: Seconds = Field(60, description="Seconds before the second try; doubles from there.")
     retry_backoff_max: Seconds = Field(14_400, description="Longest wait between two tries, in seconds.")
+    give_up_after: Seconds = Field(
+        432_000,
+        description="Seconds after which a mail that no transport could take ends as failed: five days.",
+    )
     retry_jitter: bool = Field(True, description="Shorten each wait by a random part of up to a half.")
     uncertain_delay: Seconds = Field(
         60, description="Seconds before a text that went out and was not answered is sent again."

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mailer import mime, rendering
@@ -42,6 +42,7 @@ class Job:
 
     message: str
     claimed: list[Claimed]
+    accepted_at: datetime | None = None
     sender: str = ""
     data: bytes = b""
     expired: bool = False
@@ -105,7 +106,7 @@ def _render_one(services: Services, lease: Lease, job: Job) -> None:
     if row is None:  # cannot be: the delivery's foreign key holds it
         raise LookupError("the message row is gone")
     message = message_from(content, values)
-    job.sender = message.sender.addr_spec
+    job.sender, job.accepted_at = message.sender.addr_spec, row["created_at"]
     if frozen is not None:
         job.data = frozen
         return
@@ -246,6 +247,8 @@ def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> 
         on_uncertain=claimed.on_uncertain,
         earlier_uncertain=claimed.unknowns,
     )
+    if verdict.fate is Fate.TRANSPORT_FAULT and _waited_too_long(services, job):
+        verdict = Verdict(Fate.FAILED, None, "transport_down", verdict.blame)
     not_before = None
     if verdict.delay_seconds is not None:
         not_before = services.now() + timedelta(seconds=verdict.delay_seconds)
@@ -261,6 +264,12 @@ def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> 
         unknown=verdict.reason == OUTCOME_UNKNOWN,
         data=_told(job, claimed, result, verdict, not_before),
     )
+
+
+def _waited_too_long(services: Services, job: Job) -> bool:
+    """A fault of the transport costs no try, so only time ends what no transport takes (promise 2)."""
+    limit = timedelta(seconds=services.settings.give_up_after)
+    return job.accepted_at is not None and services.now() - job.accepted_at > limit
 
 
 def _told(job: Job, claimed: Claimed, result: Result, verdict: Verdict, not_before: Any) -> dict[str, Any]:

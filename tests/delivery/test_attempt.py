@@ -208,6 +208,29 @@ def test_a_transport_that_breaks_its_contract_loses_nothing(services, transport)
     assert (shown.state, shown.reason) == ("deferred", "connect_failed")
 
 
+def test_a_transport_fault_costs_no_try_but_ends_some_day(services, transport, clock):
+    """SC7, promise 2: a wrong password fails no message; after five days without a transport it ends."""
+    transport.answer = lambda _: Result(Stage.AUTH, Reply(535, "5.7.8 bad credentials"))
+    accepted = send_email.delay(to="a@x.test", **HI)
+    deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, shown.reason, shown.attempts) == ("deferred", "auth_failed", 0)
+    clock.offset = timedelta(days=6)
+    deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, shown.reason) == ("failed", "transport_down")
+
+
+def test_three_unanswered_texts_are_enough(services, transport, clock):
+    """RFC 1047: each text without an answer may be a copy, so after three a person decides."""
+    transport.answer = lambda _: Result(Stage.TEXT, text_sent=True, problem="connection lost")
+    accepted = send_email.delay(to="a@x.test", **HI)
+    for n in range(5):
+        clock.offset = timedelta(hours=n)
+        deliver(services, accepted.id)
+    assert (len(transport.sent), state_of(services, accepted.id)) == (3, "uncertain")
+
+
 @pytest.mark.parametrize("fault", ["provider", "template"])
 def test_a_mail_that_cannot_be_made_ends_as_failed(mailer, services, transport, fault, caplog):
     """A vanished template or a provider that raises is recorded, and its values stay out of the log."""
