@@ -168,8 +168,13 @@ def _details(data: Data, told: set[str]) -> str:
     words = f"{data.get('code') or ''} {data.get('reply') or ''}".strip()
     # How it went is for those who look for it; blame and stage only repeat the reason in other words.
     hidden = {"code", "reply", "stage", "blame", *told}
-    rest = ", ".join(f"{reason(k)} {_plain(k, v)}" for k, v in data.items() if k not in hidden)
+    rest = ", ".join(
+        f"{_LABELS.get(k, reason(k))} {_plain(k, v)}" for k, v in data.items() if k not in hidden
+    )
     return "\n".join(part for part in (words, rest) if part)
+
+
+_LABELS = {"seconds": "took"}
 
 
 def _plain(key: str, value: object) -> str:
