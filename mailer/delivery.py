@@ -110,7 +110,7 @@ def _render_one(services: Services, lease: Lease, job: Job) -> None:
     if frozen is not None:
         job.data = frozen
         return
-    subject, fresh = compose(services, message, row)
+    subject, fresh = compose(services, message, dict(row))
     with services.store.begin() as connection:
         if message_rows.freeze(connection, job.message, fresh, subject, lease.token, services.store.sealer):
             job.data = fresh.mime

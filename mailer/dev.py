@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flask
-import waitress
+import waitress  # type: ignore[import-untyped]
 
 from mailer.app import create_app
 from mailer.config import Settings

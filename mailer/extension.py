@@ -150,9 +150,9 @@ class _Worker:
 _workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
 
 
-@signals.worker_init.connect
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
-    celery = getattr(sender, "app", None)
+    celery: Any = getattr(sender, "app", None)
     if celery not in _workers or not is_memory(str(celery.conf.broker_url or "")):
         return
     if "prefork" in getattr(sender.pool_cls, "__module__", ""):
@@ -163,23 +163,23 @@ def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
         )
 
 
-@signals.worker_ready.connect
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin_work(sender: Any = None, **_: Any) -> None:
-    worker = _workers.get(getattr(sender, "app", None))  # type: ignore[arg-type]
+    worker = _workers.get(getattr(sender, "app", None))
     if worker is not None:
         worker.begin()
 
 
-@signals.worker_process_init.connect
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _forked(**_: Any) -> None:
     """A forked child must not share its parent's database sockets."""
     for worker in list(_workers.values()):
         worker.services.store.engine.dispose(close=False)
 
 
-@signals.worker_shutdown.connect
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _end_work(sender: Any = None, **_: Any) -> None:
-    worker = _workers.get(getattr(sender, "app", None))  # type: ignore[arg-type]
+    worker = _workers.get(getattr(sender, "app", None))
     if worker is not None:
         worker.end()
 

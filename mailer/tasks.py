@@ -24,7 +24,7 @@ from mailer.message import Message
 from mailer.outbox import UNSET
 from mailer.retry import RetryPolicy
 from mailer.services import Services
-from mailer.states import State
+from mailer.states import FINAL, State
 from mailer.telemetry import log
 
 NAME = "mailer.send_email"
@@ -47,7 +47,7 @@ class Accepted(AsyncResult):  # type: ignore[misc]
 
     def ready(self) -> bool:
         """Whether the message has ended, one way or another."""
-        return State(self.state) in outbox.FINAL
+        return State(self.state) in FINAL
 
     def successful(self) -> bool:
         """Whether every recipient's server took it."""
@@ -165,7 +165,7 @@ class SendEmail(Task):  # type: ignore[misc]
         if kwargs or len(args) != 1 or not _is_id(args[0]):
             log.error("wakeup.refused", hint="only ids travel here; call send_email.delay(...)")
             return
-        queue = (self.request.delivery_info or {}).get("routing_key")
+        queue = (self.request.delivery_info or {}).get("routing_key", "")
         _owners.get(queue, self).deliver(args[0])
 
     def deliver(self, id_: str) -> int:
@@ -217,5 +217,3 @@ def _publish_through(task: SendEmail, queues: Queues, publisher: Publisher) -> C
         publisher.publish(task, [(wakeup.message, queues.name(wakeup.lane)) for wakeup in wakeups])
 
     return publish
-
-

@@ -68,7 +68,7 @@ def work_once(services: Services, batch: int = 50) -> int:
 def _controller(celery: Celery) -> Any:
     """A worker without Celery's program around it: that one takes over signals and logging."""
 
-    class Controller(celery.WorkController):  # type: ignore[name-defined,misc]
+    class Controller(celery.WorkController):  # type: ignore[misc]
         def on_before_init(self, **_: Any) -> None:
             # Without it tasks are looked up in Celery's default app, which is nobody's.
             trace.setup_worker_optimizations(self.app, self.hostname)
@@ -123,5 +123,3 @@ class EmbeddedWorker:
         except Exception as exc:
             log.error("worker.died", error=type(exc).__name__, why=str(exc)[:200])
             raise
-
-

@@ -56,9 +56,16 @@ def main() -> None:
     mailer(prog_name="mailer")
 
 
+def click_context() -> click.Context:
+    """The context of the command that runs."""
+    context = click.get_current_context()
+    assert context is not None
+    return context
+
+
 def application() -> flask.Flask:
     """The host's application under ``flask mailer``, else the service."""
-    info = click.get_current_context().find_object(ScriptInfo)
+    info = click_context().find_object(ScriptInfo)
     if info is not None:
         return info.load_app()
     from mailer.app import create_app  # here, so that `mailer --help` opens no database

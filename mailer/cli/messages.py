@@ -12,7 +12,17 @@ from mailer import outbox
 from mailer.address import Address
 from mailer.attachment import Attachment
 from mailer.broker import is_memory
-from mailer.cli.group import DONE, NOT_FOUND, NOT_SENT, UNDER_WAY, application, mailer, print_json, services
+from mailer.cli.group import (
+    DONE,
+    NOT_FOUND,
+    NOT_SENT,
+    UNDER_WAY,
+    application,
+    click_context,
+    mailer,
+    print_json,
+    services,
+)
 from mailer.delivery import deliver
 from mailer.errors import InvalidMessage, MessageNotFound
 from mailer.services import Services
@@ -67,7 +77,7 @@ def send(
         _deliver_if_alone(app, found, accepted.id)
         outbox.wait(found, accepted.id, timeout)
         _show(found, accepted.id, json_)
-        click.get_current_context().exit(_outcome(outbox.state(found, accepted.id)))
+        click_context().exit(_outcome(outbox.state(found, accepted.id)))
     if json_:
         print_json({"id": accepted.id})
     else:
@@ -184,7 +194,7 @@ def resend(id_: str, wait: bool, json_: bool) -> None:
         _deliver_if_alone(app, found, new)
         outbox.wait(found, new, 60)
         _show(found, new, json_)
-        click.get_current_context().exit(_outcome(outbox.state(found, new)))
+        click_context().exit(_outcome(outbox.state(found, new)))
     if json_:
         print_json({"id": new, "resent_from": id_})
     else:
@@ -237,7 +247,7 @@ def preview(template: str | None, values: tuple[str, ...], locale: str | None, p
     shown = getattr(made, part)
     if shown is None:
         click.echo(f"mailer: the template has no {part}", err=True)
-        click.get_current_context().exit(NOT_FOUND)
+        click_context().exit(NOT_FOUND)
     click.echo(shown)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import rich_click as click
 
-from mailer.cli.group import application, mailer, services
-from mailer.config import Settings
-from mailer.store import create_engine, migrations
+from mailer.cli.group import application, click_context, mailer, services
+from mailer.store import migrations
 
 
 @mailer.command()
@@ -50,9 +49,7 @@ def worker(concurrency: int, pool: str, once: bool) -> None:
             click.echo(f"Made {work_once(app.extensions['mailer'])} attempts.")
         return
     settings = app.extensions["mailer"].settings
-    click.get_current_context().exit(
-        work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level)
-    )
+    click_context().exit(work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level))
 
 
 @mailer.group()
@@ -63,8 +60,7 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Create the tables, or bring them up to this version."""
-    settings = Settings.load()
-    migrations.upgrade(create_engine(settings.store_url))
+    migrations.upgrade(services().store.engine)
     click.echo(f"The store is at {migrations.head()}.")
 
 

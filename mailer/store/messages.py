@@ -152,7 +152,7 @@ def open_content(
     """The content of a stored message, and its secrets: {} if it never had any, None once erased."""
     columns = (messages.c.content, messages.c.secrets, messages.c.has_secrets)
     row = connection.execute(sa.select(*columns).where(messages.c.id == message)).one()
-    secrets = None if row.has_secrets else {}
+    secrets: dict[str, str] | None = None if row.has_secrets else {}
     if row.secrets is not None:
         secrets = json.loads(sealer.open(row.secrets, message))
     return json.loads(sealer.open(row.content, message)), secrets

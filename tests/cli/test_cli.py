@@ -56,12 +56,17 @@ def test_send_waits_and_shows_the_outcome(run):
 def test_exit_codes_tell_failed_from_under_way(run, app, result, code):
     """Scripts can tell a mail that failed from one that is still being tried."""
     answer(app, result)
-    assert run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--wait", "--timeout", "0.1")[0] == code
+    assert (
+        run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--wait", "--timeout", "0.1")[0]
+        == code
+    )
 
 
 def test_show_json_has_the_promised_shape(run):
     """Names others rely on: the shape of `mailer show ID --json`."""
-    _, id_, _ = run("send", "--to", "Ada <a@x.test>", "--subject", "Hi", "--text", "Hello", "--tag", "greeting")
+    _, id_, _ = run(
+        "send", "--to", "Ada <a@x.test>", "--subject", "Hi", "--text", "Hello", "--tag", "greeting"
+    )
     code, out, _ = run("show", id_.strip(), "--json")
     shown = json.loads(out)
     assert code == DONE

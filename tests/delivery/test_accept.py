@@ -21,7 +21,7 @@ from mailer import (
     send_email,
 )
 from mailer.store import queries
-from tests.delivery.conftest import Note, build, state
+from tests.delivery.conftest import Note, build
 
 HI = {"subject": "Hi", "text": "Hello"}
 
@@ -104,7 +104,9 @@ except mailer.ConfigError as error:
 
 def test_works_outside_a_context_with_one_application(tmp_path):
     """In a shell there is no context: the only application is meant, and of two neither."""
-    done = subprocess.run([sys.executable, "-c", SHELL], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHELL], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     state, error = done.stdout.splitlines()
     assert state == "queued"
     assert "app.app_context()" in error

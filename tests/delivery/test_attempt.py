@@ -16,7 +16,6 @@ from mailer.retry import LEASE_LOST
 from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.transports import Reply, Result, Stage
-from tests.delivery.conftest import state
 
 HI = {"subject": "Hi", "text": "Hello"}
 OK = Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
@@ -78,7 +77,8 @@ def test_a_mail_is_sent_whole(services, transport):
     assert "bcc" not in mail
     assert (mail["reply-to"], mail["x-order"]) == ("help@acme.test", "7")
     assert [p.get_filename() for p in mail.iter_attachments()] == ["invoice.pdf"]
-    assert mail.get_body(("html",)) and mail.get_body(("plain",))
+    assert mail.get_body(("html",))
+    assert mail.get_body(("plain",))
     shown = view(services, accepted.id)
     assert (shown.state, mail["message-id"]) == ("sent", shown.message_id)
     assert [e.name for e in shown.events] == ["accepted", "sent", "sent", "sent"]

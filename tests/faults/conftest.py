@@ -47,7 +47,11 @@ class Dispatcher:
         with log:
             self.workers.append(
                 subprocess.Popen(
-                    command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=log, stderr=log,
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **self.environment},
+                    stdout=log,
+                    stderr=log,
                     start_new_session=True,
                 )  # fmt: skip
             )

@@ -19,12 +19,19 @@ def test_worker_sends_and_stops_warm(dispatcher, redis_url, monkeypatch):
         dispatcher.environment["MAILER_SMTP_URL"] = f"smtp://127.0.0.1:{peer.port}"
         app = dispatcher.app()
         with app.app_context():
-            ids = [send_email.delay(to=f"canary{n}@x.test", subject=f"canary {n}", text="hi").id for n in range(20)]
+            ids = [
+                send_email.delay(to=f"canary{n}@x.test", subject=f"canary {n}", text="hi").id
+                for n in range(20)
+            ]
             secret = send_email.delay(
-                "reset_password", to="canary@x.test", context={"name": "x", "link": Secret("https://x.test/canary")}
+                "reset_password",
+                to="canary@x.test",
+                context={"name": "x", "link": Secret("https://x.test/canary")},
             )
         with redis.Redis.from_url(redis_url) as client:
-            kept = b"".join(b"".join(client.lrange(k, 0, -1)) for k in client.keys() if client.type(k) == b"list")
+            kept = b"".join(
+                b"".join(client.lrange(k, 0, -1)) for k in client.scan_iter() if client.type(k) == b"list"
+            )
         assert secret.id.encode() in kept, "the wake-up is in Redis"
         assert b"canary" not in kept, "PD3: and nothing but ids"
         worker = dispatcher.start_worker("--concurrency", "2")
@@ -58,7 +65,7 @@ def test_a_deferred_mail_is_tried_again_from_the_store(dispatcher, redis_url):
             id_ = send_email.delay(to="a@x.test", **HI).id
         until(lambda: view(app, id_).state == "deferred", what="the first try")
         with redis.Redis.from_url(redis_url) as client:
-            waiting = [k for k in client.keys() if client.type(k) == b"list" and client.llen(k)]
+            waiting = [k for k in client.scan_iter() if client.type(k) == b"list" and client.llen(k)]
             assert waiting == []
             assert not client.exists("unacked")
         assert wait(app, id_) == "sent"

@@ -78,9 +78,7 @@ def running(folder: Path, **environment: str) -> Iterator[Dev]:
         )
     try:
         link = _console_link(process, folder / "dev.log")
-        yield Dev(
-            process, f"http://127.0.0.1:{web}", f"http://127.0.0.1:{inbox}", link, merged, folder
-        )
+        yield Dev(process, f"http://127.0.0.1:{web}", f"http://127.0.0.1:{inbox}", link, merged, folder)
     finally:
         if process.poll() is None:
             process.kill()

@@ -53,7 +53,11 @@ def test_a_taken_port_names_the_setting(tmp_path, setting):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         environment = dev.environment | {setting: str(taken.getsockname()[1])}
         done = subprocess.run(
-            [sys.executable, "-m", "mailer", "dev"], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "mailer", "dev"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
     assert done.returncode == 5
     assert setting in done.stderr
