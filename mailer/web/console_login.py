@@ -121,7 +121,7 @@ def make_limiter(made_for: Services) -> MovingWindowRateLimiter:
     url = made_for.settings.broker_url
     storage: Storage = MemoryStorage()
     if is_redis(url):
-        url = url.replace("valkey", "redis", 1)
+        url = url.replace("valkey", "redis", 1).replace("redis+socket:", "redis+unix:", 1)
         storage = RedisStorage(url, wrap_exceptions=True, socket_timeout=1, socket_connect_timeout=1)
     return MovingWindowRateLimiter(storage)
 

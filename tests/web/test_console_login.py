@@ -101,6 +101,24 @@ def test_guessing_is_slowed_down_by_account_and_by_address(console):
     assert guess("somebody", "198.51.100.2") == 403
 
 
+def test_processes_count_guesses_together(tmp_path, redis_url):
+    """UI4: with Redis as the broker, a second web process knows what the first one counted."""
+    first, second = (Console(tmp_path, broker_url=redis_url) for _ in range(2))
+    for _ in range(10):
+        assert log_in(first.client(None), "ada", "wrong password").status_code == 403
+    assert log_in(second.client(None), "ada", "wrong password").status_code == 429
+
+
+def test_the_door_works_while_redis_is_away(tmp_path):
+    """The throttle then counts in memory: nobody is locked out, nobody guesses for free."""
+    console = Console(tmp_path, broker_url="redis://127.0.0.1:1/0")
+    operators.create_operator(console.services, "ada", "viewer", PASSWORD)
+    assert log_in(console.client(None), "ada").status_code == 303
+    for _ in range(9):
+        log_in(console.client(None), "ada", "wrong password")
+    assert log_in(console.client(None), "ada").status_code == 429
+
+
 def test_logging_in_renews_the_session_and_logging_out_ends_it(console):
     """UI4: an old token opens nothing after the log-in, and none does after the log-out."""
     operators.create_operator(console.services, "ada", "viewer", PASSWORD)
