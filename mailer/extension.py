@@ -195,13 +195,20 @@ def services_of(app: flask.Flask) -> Services:
     return services
 
 
+class _WhichApplication(ConfigError, RuntimeError):
+    """A RuntimeError too, as Flask's own proxies raise: `LocalProxy` then answers for itself.
+
+    Flask and Celery ask ``isinstance`` of everything in a module when they look for its application.
+    """
+
+
 def _current_task() -> SendEmail:
     if flask.has_app_context():
         app = flask.current_app._get_current_object()  # type: ignore[attr-defined]
     elif len(_applications) == 1:
         app = next(iter(_applications))
     else:
-        raise ConfigError(
+        raise _WhichApplication(
             "send_email",
             f"was used outside an application context with {len(_applications)} applications set up; "
             "use it inside `with app.app_context():`",
