@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +263,20 @@ def test_clean_keeps_the_data(project: Project) -> None:
     project.make("clean")
     left = {path.name for path in project.root.iterdir()}
     assert left == {"make.py", "pyproject.toml", "requirements", ".mailer"}
+
+
+@pytest.mark.parametrize("group", ["run", "test", "check", "lock"])
+def test_the_pins_cover_what_is_declared(group: str) -> None:
+    """Whoever adds a dependency also runs ``make.py lock``; the files name versions and hashes, no host."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wanted = declared["dependency-groups"]["build" if group == "run" else group]
+    if group == "run":
+        project = declared["project"]
+        wanted = wanted + project["dependencies"] + project["optional-dependencies"]["postgres"]
+    text = (ROOT / "requirements" / f"{group}.txt").read_text("utf-8")
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
+    missing = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in wanted} - pinned
+    assert not missing, f"run python3 make.py lock: requirements/{group}.txt lacks {missing}"
+    assert "://" not in text
+    assert "index-url" not in text
+    assert len(re.findall(r" \\\n    --hash=sha256:", text)) >= len(pinned)
