@@ -4,6 +4,7 @@
     python3 make.py dev [OPTIONS]     start Mailer: web, worker, inbox (mailer dev --help)
     python3 make.py test [ARGS]       run the tests; ARGS go to pytest
     python3 make.py check             lint, formatting, types
+    python3 make.py bench NAME        measure; without NAME, say what can be measured
     python3 make.py lock [--upgrade]  write requirements/*.txt anew from pyproject.toml
     python3 make.py clean             remove .venv and caches; never the data in .mailer
 
@@ -61,6 +62,15 @@ def check(_args: list[str]) -> None:
     tools = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
     failed = [" ".join(tool) for tool in tools if subprocess.call([*MODULE, *tool], cwd=ROOT)]
     sys.exit(f"Failed: {', '.join(failed)}" if failed else 0)
+
+
+def bench(args: list[str]) -> None:
+    """Measure: `bench signup` takes the time from a sign-up to its mail."""
+    found = sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py"))
+    if not args or args[0] not in found:
+        sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(found)}")
+    ensure("run")
+    hand_over([*MODULE, f"bench.{args[0]}", *args[1:]])
 
 
 def lock(args: list[str]) -> None:
@@ -188,7 +198,7 @@ def hand_over(command: list[str]) -> None:
     os.execv(command[0], command)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {f.__name__: f for f in (dev, test, check, lock, clean)}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {f.__name__: f for f in (dev, test, check, bench, lock, clean)}
 
 
 def main(argv: list[str]) -> None:
