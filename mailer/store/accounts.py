@@ -210,7 +210,8 @@ def verify(
 def reset(connection: Connection, id_: str, nonce: str, now: datetime, password_hash: str) -> bool:
     """Use a reset link up; False if another did. Every session ends, and the mailbox counts as proven."""
     guard = (u.id == id_, u.reset_nonce == nonce, u.active)
-    return _set_password(connection, guard, password_hash, confirmed_at=sa.func.coalesce(u.confirmed_at, now))
+    proven = sa.func.coalesce(u.confirmed_at, sa.literal(now, Instant))
+    return _set_password(connection, guard, password_hash, confirmed_at=proven)
 
 
 def change_password(connection: Connection, id_: str, old_hash: str, new_hash: str) -> bool:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
+import time
 import unicodedata
 from collections.abc import Mapping
+from typing import Any
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from mailer.address import Address
 from mailer.broker import is_redis
@@ -35,6 +39,9 @@ DEFAULTS = {
 }
 """``ACCOUNTS_LIMITS`` in the Flask configuration changes some of them, ``RATELIMIT_ENABLED = False`` all."""
 
+AWAY_SECONDS = 30.0
+"""How long a Redis that did not answer is left alone; this process counts by itself meanwhile."""
+
 
 class AccountLimits:
     """Counts in Redis where that is the broker, so that all web processes count together; else in here."""
@@ -42,7 +49,9 @@ class AccountLimits:
     def __init__(self, broker_url: str, changed: Mapping[str, str], enabled: bool = True) -> None:
         rates = DEFAULTS | dict(changed)
         self._items: dict[str, RateLimitItem] = {name: parse(rate) for name, rate in rates.items()}
-        self._limiter = MovingWindowRateLimiter(_storage(broker_url))
+        self._shared = MovingWindowRateLimiter(_storage(broker_url))
+        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._own_until = 0.0
         self._enabled = enabled
 
     def may(self, deed: str, ip: str | None) -> bool:
@@ -58,8 +67,9 @@ class AccountLimits:
     def forget_tries(self, email_key: str, known_device: bool) -> None:
         """The right password: the count starts afresh."""
         name = "login.device" if known_device else "login.account"
-        with contextlib.suppress(Exception):  # a Redis that is away forgets by itself
-            self._limiter.clear(self._items[name], name, _digest(email_key))
+        for limiter in (self._shared, self._own):
+            with contextlib.suppress(Exception):  # a Redis that is away forgets by itself
+                limiter.clear(self._items[name], name, _digest(email_key))
 
     def may_mail(self, kind: str, address: Address) -> bool:
         """Count a ``verify``, ``reset`` or ``exists`` mail to this address; False: send none."""
@@ -68,13 +78,14 @@ class AccountLimits:
     def _hit(self, name: str, key: str) -> bool:
         if not self._enabled:
             return True
-        item = self._items[name]
-        try:
-            return self._limiter.hit(item, name, _digest(key))
-        except Exception as exc:  # whatever Redis does, sign-up works and is not left unchecked
-            log.warning("accounts.limits_in_memory", error=type(exc).__name__)
-            self._limiter = MovingWindowRateLimiter(MemoryStorage())
-            return self._limiter.hit(item, name, _digest(key))
+        item, key = self._items[name], _digest(key)
+        if time.monotonic() >= self._own_until:
+            try:
+                return self._shared.hit(item, name, key)
+            except Exception as exc:  # whatever Redis does, sign-up works and is not left unchecked
+                log.warning("accounts.limits_in_memory", error=type(exc).__name__)
+                self._own_until = time.monotonic() + AWAY_SECONDS
+        return self._own.hit(item, name, key)
 
 
 def mailbox(address: Address) -> str:
@@ -87,7 +98,9 @@ def _storage(broker_url: str) -> Storage:
     if not is_redis(broker_url):
         return MemoryStorage()
     url = broker_url.replace("valkey", "redis", 1)
-    return RedisStorage(url, wrap_exceptions=True, socket_timeout=0.3, socket_connect_timeout=0.3)
+    # One short try: a person waits for the answer.
+    once: Any = Retry(NoBackoff(), 0)
+    return RedisStorage(url, wrap_exceptions=True, socket_timeout=0.2, socket_connect_timeout=0.2, retry=once)
 
 
 def _place(ip: str | None) -> str:

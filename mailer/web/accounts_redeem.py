@@ -124,5 +124,5 @@ def _log_in(person: Redeemable) -> Answer:
 
 
 def _void(purpose: Purpose) -> Answer:
-    had_one = bool(flask.session.pop(f"{purpose}_token", None))
+    had_one = bool(flask.session.get(f"{purpose}_token"))
     return flask.render_template("accounts/void.html", purpose=str(purpose), had_one=had_one), 400
