@@ -168,7 +168,7 @@ def test_octets_over_127_need_8bitmime() -> None:
     "address", ["a@x>\r\nRCPT TO:<b@y", "a@x> SIZE=1", "a b@x", "no-at", "", "a@x\ud800"]
 )
 def test_an_address_that_leaves_its_brackets_is_refused_here(address: str) -> None:
-    """IN5: IN1: addresses are checked long before; this is the last door."""
+    """IN1, IN5: addresses are checked long before; this is the last door."""
     with SmtpPeer() as peer:
         results = transport(peer).transmit([parcel(address, ADA)])[0].results
     reply = results[address].reply
