@@ -72,6 +72,8 @@ class MailerMailUtil(MailUtil):
         A mail about a person goes to the address that is stored for that person, not to the one that was
         typed (AU10). Raises what ``send_email.delay`` raises.
         """
+        if flask.has_request_context():
+            flask.after_this_request(_commit)
         name = template.rpartition("/")[2]
         ours = TEMPLATES.get(name)
         if name == "welcome" and kwargs.get("confirmation_link"):
@@ -81,6 +83,14 @@ class MailerMailUtil(MailUtil):
             _send_sealed(str(subject), recipient, body, html)
         else:
             _send(ours, user, kwargs.get("within"))
+
+
+def _commit(response: flask.Response) -> flask.Response:
+    # Some of Flask-Security's views change nothing of their own (forgotten password, confirm again), so
+    # they commit nothing, and a mail that joined their session would never have been.
+    if response.status_code < 500:
+        flask.current_app.extensions["security"].datastore.commit()
+    return response
 
 
 def _send(template: str, user: Any, within: Any) -> None:

@@ -59,6 +59,37 @@ def test_the_row_and_the_mail_commit_together(service):
     assert len(service.mails()) == 1
 
 
+def test_the_walk_on_postgres(tmp_path, fresh_postgres_url):
+    """The same statements mean the same there."""
+    service = Service(tmp_path, MAILER_DATABASE_URL=fresh_postgres_url, MAILER_SECRET_KEYS="k" * 32)
+    ada = service.member(ADA)
+    service.visitor().sign_up(ADA)
+    assert "already have an account" in service.mails()[-1]["subject"]
+    service.visitor().sign_up("bob@acme.test")
+    service.visitor().sign_up("bob@acme.test")
+    assert len(service.rows("SELECT id FROM mailer_users")) == 2
+    ada.forget(ADA)
+    assert service.visitor().open(service.link()).reset(NEW).location == "/login"
+    assert not ada.is_in
+    assert ada.log_in(ADA, NEW).location == "/account"
+
+
+def test_of_many_sign_ups_at_once_there_is_one_account(service):
+    """Nobody gets an error, and the last mail's link works."""
+    visitors = [service.visitor() for _ in range(10)]
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda v=v: codes.append(v.sign_up(ADA).status_code)) for v in visitors
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [303] * 10
+    assert len(service.rows("SELECT id FROM mailer_users")) == 1
+    assert service.visitor().open(service.link()).confirm(password=NEW).location == "/account"
+
+
 def test_a_stored_mail_names_the_person_and_nothing_else(service):
     """What is stored is an id: the worker mints the link."""
     service.visitor().sign_up(ADA)
