@@ -198,7 +198,8 @@ def hand_over(command: list[str]) -> None:
     os.execv(command[0], command)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {f.__name__: f for f in (dev, test, check, bench, lock, clean)}
+DOORS = (dev, test, check, bench, lock, clean)
+COMMANDS: dict[str, Callable[[list[str]], None]] = {door.__name__: door for door in DOORS}
 
 
 def main(argv: list[str]) -> None:

@@ -138,8 +138,9 @@ def templates_in_use(connection: Connection, limit: int = 200) -> list[str]:
 
 
 def counts(connection: Connection) -> dict[State, int]:
-    """How many deliveries are in each state; states without any are left out."""
-    query = sa.select(deliveries.c.state, sa.func.count()).group_by(deliveries.c.state)
+    """How many messages have a recipient in each state; states without any are left out."""
+    number = sa.func.count(deliveries.c.message.distinct())
+    query = sa.select(deliveries.c.state, number).group_by(deliveries.c.state)
     return {State(state): number for state, number in connection.execute(query)}
 
 
@@ -152,6 +153,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return list(value) if isinstance(value, tuple) else value
+
+
+def total(connection: Connection) -> int:
+    """How many messages there are."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(messages)) or 0
 
 
 def _all_but_sealed() -> list[sa.Column[Any]]:

@@ -201,14 +201,14 @@ def messages() -> Answer:
     wanted = _wanted(flask.request.args)
     with services().store.read() as connection:
         found = queries.search(connection, wanted)
-        counts = queries.counts(connection)
+        counts, total = queries.counts(connection), queries.total(connection)
         templates = [] if _is_refresh() else queries.templates_in_use(connection)
     page = _neighbours(wanted, found)
     return flask.render_template(
         "console/_messages.html" if _is_refresh() else "console/messages.html",
         found=found[:PAGE],
         counts={state: counts[state] for state in State if state in counts},
-        total=sum(counts.values()),
+        total=total,
         wanted=wanted,
         narrowed=bool(wanted.text or wanted.state or wanted.template or wanted.lane),
         templates=templates,

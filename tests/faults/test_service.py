@@ -38,7 +38,11 @@ def service(tmp_path, database_url):
         def start(*command: str) -> subprocess.Popen:
             with (tmp_path / f"{command[0]}.log").open("w") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "mailer", *command], cwd=ROOT, env=environment, stdout=log, stderr=log
+                    [sys.executable, "-m", "mailer", *command],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
                 )
             started.append(process)
             return process

@@ -29,7 +29,7 @@ def picture(page: Page, name: str) -> None:
 
 
 def open_link(page: Page, dev: Dev, subject: str, link: str) -> Page:
-    """Open the newest mail with this subject in the inbox and click its link; it opens in a tab of its own."""
+    """Open the newest mail with this subject in the inbox and click its link; it opens a tab."""
     page.goto(dev.inbox)
     page.get_by_text(subject).first.click()
     picture(page, f"inbox-{link}")
