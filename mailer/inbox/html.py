@@ -1,36 +1,27 @@
 """Prepare a mail's HTML for showing, and find the links in it.
 
 Safety does not rest on this module: the sandbox and the Content-Security-Policy of `mailer.inbox.guard`
-forbid scripts and requests whatever the HTML says. What is done here makes the mail nicer to read (inline
-images, links that open in a new tab) and closes what a policy does not cover: tags that connect.
+forbid scripts and requests whatever the HTML says, and `mailer.framing` takes out what they do not cover.
 All patterns are linear: no alternative can match where another one does.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-from mailer.inbox.parsing import Content, Part
+from mailer.framing import disarmed, with_images
+from mailer.inbox.parsing import Content
 
-MAX_INLINED_BYTES = 10 * 1024 * 1024
 MAX_LINKS = 200
 MAX_URL_CHARS = 4_096
 
 _INSIDE_TAG = r"""(?:[^<>"']|"[^"<]*"|'[^'<]*')*"""
-# Chromium (as of version 156) opens a connection for a frame before it finds that the policy forbids it, and
-# no policy covers preconnect: these tags are taken out, and what is left of them is made an unknown tag.
-_CONNECTING = r"(?:link|meta|base|iframe|frame|frameset|object|embed|portal|fencedframe)\b"
-_CONNECTING_TAG = re.compile(rf"<{_CONNECTING}{_INSIDE_TAG}>", re.IGNORECASE)
-_CONNECTING_LEFT = re.compile(rf"<(?={_CONNECTING})", re.IGNORECASE)
 _HEAD_OPEN = re.compile(r"<head\b[^<>]*>|<!doctype[^<>]*>", re.IGNORECASE)
-_CID = re.compile(r"""cid:([^"'\s<>()]{1,250})""", re.IGNORECASE)
 _ANCHOR = re.compile(rf"<(/?)(?:a|area)\b({_INSIDE_TAG})>", re.IGNORECASE)
 _HREF = re.compile(r"""(?:^|\s)href\s{0,9}=\s{0,9}(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 _ALT = re.compile(r"""\salt\s{0,9}=\s{0,9}(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
@@ -57,31 +48,13 @@ class Link:
 
 def preview(content: Content) -> str:
     """Return the HTML part for the sandboxed frame: images inlined, links opening in a new tab."""
-    markup = _CONNECTING_LEFT.sub("<x-", _CONNECTING_TAG.sub("", content.html))
-    markup = _inline_images(markup, content.inline + content.attachments)
+    parts = content.inline + content.attachments
+    images = {part.content_id: (part.content_type, part.data) for part in parts if part.content_id}
+    markup = with_images(disarmed(content.html), images)
     base = '<base target="_blank">'
     head = _HEAD_OPEN.search(markup[:10_000])
     at = head.end() if head else 0
     return markup[:at] + base + markup[at:]
-
-
-def _inline_images(markup: str, parts: Iterable[Part]) -> str:
-    images = {part.content_id: part for part in parts if part.content_id and _is_image(part)}
-    left = MAX_INLINED_BYTES
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal left
-        part = images.get(unquote(html.unescape(match[1])))
-        if part is None or len(part.data) > left:
-            return match[0]
-        left -= len(part.data)
-        return f"data:{part.content_type};base64,{base64.b64encode(part.data).decode('ascii')}"
-
-    return _CID.sub(replace, markup) if images else markup
-
-
-def _is_image(part: Part) -> bool:
-    return re.fullmatch(r"image/[a-z0-9.+-]{1,40}", part.content_type) is not None
 
 
 def find_links(content: Content) -> tuple[Link, ...]:

@@ -1,21 +1,18 @@
 """A stored mail taken apart for looking at it: HTML for a sandbox, text, source, names of attachments.
 
-Safety does not rest on the rewriting here: `HTML_POLICY` and the frame's ``sandbox`` forbid scripts and
-requests whatever the mail says (UI1). What is done here shows inline images, and takes out the few tags
-for which browsers connect to a server before they ask the policy (Chromium 2026: frames, ``preconnect``).
+`HTML_POLICY` and the frame's ``sandbox`` forbid scripts and requests whatever the mail says (UI1);
+`mailer.framing` takes out what they do not cover.
 """
 
 from __future__ import annotations
 
-import base64
 import email
 import email.policy
-import html
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
-from urllib.parse import unquote
+
+from mailer.framing import disarmed, with_images
 
 HTML_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MAX_BYTES = 25_000_000
@@ -23,15 +20,6 @@ MAX_BYTES = 25_000_000
 MAX_PARTS = 200
 MAX_TEXT = 200_000
 """Characters of text or source on a page."""
-MAX_IMAGES = 10_000_000
-
-# Formats that are pixels only. SVG is left out: it is a document.
-_IMAGE = re.compile(r"image/(?:png|jpeg|gif|webp|avif|bmp|x-icon)")
-_CID = re.compile(r"""cid:([^"'\s<>()]{1,250})""", re.IGNORECASE)
-_INSIDE = r"""(?:[^<>"']|"[^"<]*"|'[^'<]*')*"""
-_CONNECTING = r"(?:link|meta|base|i?frame|frameset|fencedframe|portal|object|embed|applet|script)\b"
-_TAG = re.compile(rf"<{_CONNECTING}{_INSIDE}>", re.IGNORECASE)
-_TAG_LEFT = re.compile(rf"<(?={_CONNECTING})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +95,9 @@ def _file(part: EmailMessage) -> File:
 
 
 def _framed(markup: str, inline: list[EmailMessage]) -> str:
-    # What the first leaves, or makes by taking something out of the middle, the second renames.
+    images = {
+        str(part["content-id"]).strip().strip("<>"): (part.get_content_type(), _octets(part))
+        for part in inline
+    }
     # The base makes links ask for a new tab, which the sandbox does not give: a click leads nowhere.
-    markup = _TAG_LEFT.sub("<x-", _TAG.sub("", markup)) + '<base target="_blank">'
-    images = {str(part["content-id"]).strip().strip("<>"): part for part in inline}
-    left = MAX_IMAGES
-
-    def as_data(found: re.Match[str]) -> str:
-        nonlocal left
-        part = images.get(unquote(html.unescape(found[1])))
-        if part is None or not _IMAGE.fullmatch(part.get_content_type()):
-            return found[0]
-        content = _octets(part)
-        left -= len(content)
-        if left < 0:
-            return found[0]
-        return f"data:{part.get_content_type()};base64,{base64.b64encode(content).decode()}"
-
-    return _CID.sub(as_data, markup) if images else markup
+    return with_images(disarmed(markup), images) + '<base target="_blank">'

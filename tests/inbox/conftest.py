@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import smtplib
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -44,21 +42,6 @@ def smtp(inbox: Inbox) -> Iterator[smtplib.SMTP]:
     with smtplib.SMTP("127.0.0.1", inbox.smtp_port, timeout=10) as connection:
         connection.ehlo("client.example")
         yield connection
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[object]:
-    """A browser. Skips, saying what to install, where there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no browser found; install one with: apt-get install chromium")
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 def make_mail(

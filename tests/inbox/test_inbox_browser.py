@@ -58,7 +58,7 @@ def evil() -> Iterator[tuple[str, queue.Queue[bytes]]]:
 
 @pytest.mark.parametrize("path", ["/mail/latest", "/mail/latest/preview"])
 def test_a_mail_does_nothing_by_itself(
-    inbox: Inbox, chromium: Any, evil: tuple[str, queue.Queue[bytes]], path: str
+    inbox: Inbox, browser: Any, evil: tuple[str, queue.Queue[bytes]], path: str
 ) -> None:
     """UI1: of a mail with everything that runs or loads, no script runs and nothing leaves the browser.
 
@@ -66,7 +66,7 @@ def test_a_mail_does_nothing_by_itself(
     """
     outside, heard = evil
     put(inbox.mailbox, make_mail(subject="Evil", html=EVIL.replace("http://evil.example", outside)))
-    page = chromium.new_page()
+    page = browser.new_page()
     page.goto(inbox.url + path, wait_until="networkidle")
     shown = page.frames[1] if path == "/mail/latest" else page
     assert shown.get_by_text("Shown words").is_visible()
@@ -78,11 +78,11 @@ def test_a_mail_does_nothing_by_itself(
 
 
 def test_the_listener_would_hear_an_unguarded_mail(
-    chromium: Any, evil: tuple[str, queue.Queue[bytes]]
+    browser: Any, evil: tuple[str, queue.Queue[bytes]]
 ) -> None:
     """The test above can fail: shown without the policy, the same mail runs and calls home."""
     outside, heard = evil
-    page = chromium.new_page()
+    page = browser.new_page()
     page.set_content(EVIL.replace("http://evil.example", outside), wait_until="commit")
     while not heard.get(timeout=10).startswith(b"GET /script "):
         pass
@@ -90,7 +90,7 @@ def test_the_listener_would_hear_an_unguarded_mail(
 
 
 @pytest.mark.parametrize("where", ["aside", "frame", "text"])
-def test_a_person_can_follow_the_link(inbox: Inbox, chromium: Any, where: str) -> None:
+def test_a_person_can_follow_the_link(inbox: Inbox, browser: Any, where: str) -> None:
     """The reset link opens in a new tab, from the list beside the mail, inside the mail, and from its text.
 
     The page it leads to is an ordinary one: not sandboxed, and it learns neither opener nor referrer.
@@ -100,7 +100,7 @@ def test_a_person_can_follow_the_link(inbox: Inbox, chromium: Any, where: str) -
         inbox.mailbox,
         make_mail(text=f"Go to {target} .\n", html=f'<p>Hi <a href="{target}">Choose a password</a>'),
     )
-    context = chromium.new_context()
+    context = browser.new_context()
     page = context.new_page()
     page.goto(f"{inbox.url}/")
     page.get_by_role("link", name="Hello").click()
@@ -121,11 +121,11 @@ def test_a_person_can_follow_the_link(inbox: Inbox, chromium: Any, where: str) -
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_the_window(inbox: Inbox, chromium: Any, width: int, scheme: str) -> None:
+def test_pages_fit_the_window(inbox: Inbox, browser: Any, width: int, scheme: str) -> None:
     """Nothing scrolls sideways, in a phone's width or a desk's, with long words; scripts are not needed."""
     long = "x" * 300
     put(inbox.mailbox, make_mail(subject=long, text=f"{long} https://x.example/{long}\n", html=f"<p>{long}"))
-    context = chromium.new_context(
+    context = browser.new_context(
         viewport={"width": width, "height": 700}, color_scheme=scheme, java_script_enabled=False
     )
     page = context.new_page()
@@ -142,11 +142,11 @@ def test_pages_fit_the_window(inbox: Inbox, chromium: Any, width: int, scheme: s
     context.close()
 
 
-def test_a_person_can_search_and_delete(inbox: Inbox, chromium: Any) -> None:
+def test_a_person_can_search_and_delete(inbox: Inbox, browser: Any) -> None:
     """The search box finds, the button asks before it deletes, and both checks let it pass."""
     put(inbox.mailbox, make_mail(subject="Receipt"))
     put(inbox.mailbox, make_mail(subject="Reset"))
-    context = chromium.new_context(java_script_enabled=False)
+    context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(inbox.url)
     page.get_by_label("Search mails").fill("subject:receipt")
