@@ -81,8 +81,8 @@ def adopt_celery(celery: Celery) -> None:
     if set(celery.conf.accept_content) - {"json", "application/json"}:
         raise ConfigError(
             "accept_content",
-            "of the Celery given to Mailer accepts more than json; set it to ['json'], "
-            "or set MAILER_BROKER_URL so that Mailer gets a Celery of its own",
+            "of the application's Celery has more than json in it; set it to ['json'], "
+            "or give Mailer another one: mailer.init_app(app, celery=Celery(broker=…))",
         )
 
 

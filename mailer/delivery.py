@@ -15,7 +15,7 @@ from typing import Any
 
 from mailer import mime, rendering
 from mailer.address import masked as masked_address
-from mailer.errors import MailerError, RenderError, StoreError
+from mailer.errors import ConfigError, MailerError, RenderError, StoreError
 from mailer.leases import Lease, keep
 from mailer.message import Message, contains_secret, message_from
 from mailer.retry import LEASE_LOST, OUTCOME_UNKNOWN, Fate, Verdict, judge
@@ -93,6 +93,8 @@ def render(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> list
     for job in jobs.values():
         try:
             _render_one(services, lease, job)
+        except ConfigError as exc:
+            _put_off(services, job, exc)
         except (MailerError, LookupError, ValueError) as exc:
             _fail(job, exc)
     return list(jobs.values())
@@ -167,6 +169,25 @@ def _build(message: Message, row: Mapping[str, Any], rendered: rendering.Rendere
         headers=message.headers,
         attachments=message.attachments,
     )
+
+
+def _put_off(services: Services, job: Job, exc: ConfigError) -> None:
+    """A setting of this worker is wrong, such as a key that it lacks: no fault of the message, no try."""
+    log.error("mail.put_off", message=job.message, setting=exc.setting, why=exc.problem)
+    later = services.now() + timedelta(seconds=services.policy.backoff_seconds)
+    for c in job.claimed:
+        data = {
+            "recipient": c.recipient,
+            "attempt": c.attempt,
+            "reason": "setting_wrong",
+            "problem": str(exc),
+        }
+        job.outcomes.append(
+            Finish(
+                c.id, job.message, State.DEFERRED, "setting_wrong", reply=str(exc), not_before=later,
+                counts=False, data=data,
+            )
+        )  # fmt: skip
 
 
 def _fail(job: Job, exc: Exception) -> None:

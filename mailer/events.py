@@ -17,10 +17,12 @@ class Event(StrEnum):
     SCHEDULED = "scheduled"  # send_at (ISO 8601)
     RESENT = "resent"  # by, as (id of the new message); on the old message
     RESENT_FROM = "resent_from"  # by, original (id of the old message); on the new message
-    SENT = "sent"  # recipient, attempt, transport, code, reply, seconds
-    DEFERRED = "deferred"  # recipient, attempt, transport, code, reply, reason, not_before
-    FAILED = "failed"  # recipient, attempt, transport, code, reply, reason
-    UNCERTAIN = "uncertain"  # recipient, attempt, transport, reason
+    # Of one attempt: recipient, attempt, transport, seconds, stage, code, reply, reason, blame, not_before;
+    # what does not apply is left out. Where there was none to speak of: recipient, attempt, reason, problem.
+    SENT = "sent"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+    UNCERTAIN = "uncertain"
     EXPIRED = "expired"  # recipient, expires_at
     CANCELLED = "cancelled"  # recipient, by
     WORKER_LOST = "worker_lost"  # recipient, attempt, crashes, text_may_have_gone_out

@@ -20,14 +20,13 @@ from mailer.telemetry import log
 def work(app: flask.Flask, *, concurrency: int, pool: str = "prefork", log_level: str = "INFO") -> int:
     """Consume wake-ups until SIGTERM or SIGINT, then finish what is held; answer the exit code.
 
-    Raises ConfigError for a broker in memory: nobody else could publish to it.
+    With a broker in memory nobody else can publish to this process; its sweeper finds new rows all the
+    same, within ``MAILER_SWEEP_SECONDS``. Forked children would share no memory, so that pool is refused.
     """
     celery = celery_of(app)
-    if is_memory(str(celery.conf.broker_url or "")):
+    if is_memory(str(celery.conf.broker_url or "")) and pool == "prefork":
         raise ConfigError(
-            "MAILER_BROKER_URL",
-            "is memory://, which lives in one process; set it to redis://… or amqp://…, "
-            "run `mailer dev` for everything in one process, or `mailer worker --once`",
+            "MAILER_BROKER_URL", "is memory://, which processes cannot share; use --pool threads"
         )
     worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level)
     worker.start()

@@ -8,9 +8,9 @@ Exit codes:
 0   done
 1   the mail did not get through: failed, expired, cancelled or suppressed
 2   bad input or usage
-3   no such message, template or operator
+3   no such message, or the template lacks that part
 4   the message's state does not allow it
-5   a setting is wrong or the store does not answer
+5   a setting or an operator is wrong, or the store does not answer
 6   still under way when ``--wait`` ran out
 ==  =====================================================================
 """

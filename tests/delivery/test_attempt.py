@@ -13,6 +13,7 @@ import pytest
 from mailer import Attachment, Secret, SecretErased, WrongState, outbox, send_email
 from mailer.delivery import deliver, deliver_due
 from mailer.retry import LEASE_LOST
+from mailer.sealing import Sealer
 from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.transports import Reply, Result, Stage
@@ -219,6 +220,18 @@ def test_a_transport_fault_costs_no_try_but_ends_some_day(services, transport, c
     deliver(services, accepted.id)
     shown = view(services, accepted.id).deliveries[0]
     assert (shown.state, shown.reason) == ("failed", "transport_down")
+
+
+def test_a_worker_without_the_key_puts_the_mail_off(services, transport, clock):
+    """A key that this worker lacks is no fault of the message: it waits for a worker that has it."""
+    accepted = send_email.delay(to="a@x.test", **HI)
+    right, services.store.sealer = services.store.sealer, Sealer([b"another" * 9])
+    deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, shown.reason, shown.attempts) == ("deferred", "setting_wrong", 0)
+    services.store.sealer, clock.offset = right, timedelta(minutes=5)
+    deliver(services, accepted.id)
+    assert len(transport.sent) == 1
 
 
 def test_three_unanswered_texts_are_enough(services, transport, clock):

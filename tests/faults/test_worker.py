@@ -91,3 +91,21 @@ def test_garbage_in_the_queue_hurts_nobody(dispatcher):
             assert wait(app, send_email.delay(to="a@x.test", **HI).id) == "sent"
         assert dispatcher.workers[0].poll() is None
     assert len(peer.accepted) == 1
+
+
+def test_without_any_broker_a_worker_finds_the_rows(dispatcher, monkeypatch):
+    """A host application needs no Redis to try it: memory:// and a worker of its own process."""
+    with SmtpPeer() as peer:
+        dispatcher.environment |= {
+            "MAILER_SMTP_URL": f"smtp://127.0.0.1:{peer.port}",
+            "MAILER_BROKER_URL": "memory://",
+        }
+        monkeypatch.setenv("MAILER_BROKER_URL", "memory://")
+        app = dispatcher.app()
+        worker = dispatcher.start_worker()
+        with app.app_context():
+            ids = [send_email.delay(to=f"a{n}@x.test", **HI).id for n in range(5)]
+        assert {wait(app, id_) for id_ in ids} == {"sent"}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+    assert len(peer.accepted) == 5
