@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -93,9 +93,9 @@ def render(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> list
     for job in jobs.values():
         try:
             _render_one(services, lease, job)
-        except ConfigError as exc:
+        except (ConfigError, StoreError) as exc:
             _put_off(services, job, exc)
-        except (MailerError, LookupError, ValueError) as exc:
+        except Exception as exc:  # one bad message must not take its neighbours along
             _fail(job, exc)
     return list(jobs.values())
 
@@ -191,7 +191,7 @@ def _put_off(services: Services, job: Job, exc: ConfigError) -> None:
 
 
 def _fail(job: Job, exc: Exception) -> None:
-    # LookupError and ValueError carry no prose of ours: name the kind only.
+    # Only our own errors are free of personal data; of any other, name the kind.
     why = str(exc) if isinstance(exc, MailerError) else type(exc).__name__
     log.error("mail.not_rendered", message=job.message, error=type(exc).__name__, why=why)
     for c in job.claimed:
@@ -218,11 +218,11 @@ def transmit(services: Services, lease: Lease, jobs: Sequence[Job]) -> None:
         for job in ready
     ]
     try:
-        receipts = services.transport.transmit(parcels) if parcels else []
+        answered = list(zip(ready, services.transport.transmit(parcels) if parcels else [], strict=True))
     except Exception as exc:  # against its contract; what is not known must not be lost
-        log.error("transport.broke_contract", error=type(exc).__name__, why=str(exc)[:200])
-        receipts = [_after_a_bug(services, job, type(exc).__name__) for job in ready]
-    for job, receipt in zip(ready, receipts, strict=True):
+        log.error("transport.broke_contract", error=type(exc).__name__)
+        answered = [(job, _after_a_bug(services, job, type(exc).__name__)) for job in ready]
+    for job, receipt in answered:
         job.transport, job.seconds, job.results = receipt.transport, receipt.seconds, receipt.results
 
 

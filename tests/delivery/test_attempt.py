@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from mailer import Attachment, Secret, SecretErased, WrongState, outbox, send_email
+from mailer import Attachment, Secret, SecretErased, StoreError, WrongState, outbox, send_email
 from mailer.delivery import deliver, deliver_due
 from mailer.retry import LEASE_LOST
 from mailer.sealing import Sealer
@@ -232,6 +232,32 @@ def test_a_worker_without_the_key_puts_the_mail_off(services, transport, clock):
     services.store.sealer, clock.offset = right, timedelta(minutes=5)
     deliver(services, accepted.id)
     assert len(transport.sent) == 1
+
+
+def test_a_store_that_is_away_fails_no_mail(services, transport, monkeypatch):
+    """A database that goes away between claim and render puts the mail off; it does not end it."""
+
+    def away(*_):
+        raise StoreError("the store does not answer")
+
+    accepted = send_email.delay(to="a@x.test", **HI)
+    with monkeypatch.context() as broken:
+        broken.setattr(message_rows, "open_rendered", away)
+        deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, shown.reason, shown.attempts) == ("deferred", "store_away", 0)
+
+
+def test_one_bad_message_harms_no_neighbour(services, transport, monkeypatch):
+    """In a batch, a mail whose making raises anything at all ends alone."""
+    from mailer import mime
+
+    real = mime.build
+    monkeypatch.setattr(mime, "build", lambda **kw: 1 / 0 if kw["subject"] == "bad" else real(**kw))
+    bad = send_email.delay(to="a@x.test", subject="bad", text="x")
+    good = send_email.delay(to="b@x.test", **HI)
+    assert deliver_due(services) == 2
+    assert (bad.state, good.state) == ("failed", "sent")
 
 
 def test_three_unanswered_texts_are_enough(services, transport, clock):
