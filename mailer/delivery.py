@@ -171,23 +171,17 @@ def _build(message: Message, row: Mapping[str, Any], rendered: rendering.Rendere
     )
 
 
-def _put_off(services: Services, job: Job, exc: ConfigError) -> None:
-    """A setting of this worker is wrong, such as a key that it lacks: no fault of the message, no try."""
-    log.error("mail.put_off", message=job.message, setting=exc.setting, why=exc.problem)
+def _put_off(services: Services, job: Job, exc: MailerError) -> None:
+    """This worker lacks something, such as a key or its database: no fault of the message, no try."""
+    reason = "setting_wrong" if isinstance(exc, ConfigError) else "store_away"
+    log.error("mail.put_off", message=job.message, reason=reason, why=str(exc))
     later = services.now() + timedelta(seconds=services.policy.backoff_seconds)
     for c in job.claimed:
-        data = {
-            "recipient": c.recipient,
-            "attempt": c.attempt,
-            "reason": "setting_wrong",
-            "problem": str(exc),
-        }
-        job.outcomes.append(
-            Finish(
-                c.id, job.message, State.DEFERRED, "setting_wrong", reply=str(exc), not_before=later,
-                counts=False, data=data,
-            )
-        )  # fmt: skip
+        data = {"recipient": c.recipient, "attempt": c.attempt, "reason": reason, "problem": str(exc)}
+        put_off = Finish(
+            c.id, job.message, State.DEFERRED, reason, reply=str(exc), not_before=later, data=data
+        )
+        job.outcomes.append(replace(put_off, counts=False))
 
 
 def _fail(job: Job, exc: Exception) -> None:
