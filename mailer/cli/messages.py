@@ -13,6 +13,7 @@ from mailer.address import Address
 from mailer.attachment import Attachment
 from mailer.broker import is_memory
 from mailer.cli.group import (
+    BAD_INPUT,
     DONE,
     NOT_FOUND,
     NOT_SENT,
@@ -24,7 +25,7 @@ from mailer.cli.group import (
     services,
 )
 from mailer.delivery import deliver
-from mailer.errors import InvalidMessage, MessageNotFound
+from mailer.errors import InvalidAddress, InvalidMessage, MessageNotFound
 from mailer.services import Services
 from mailer.states import FINAL, State
 from mailer.store import queries
@@ -255,5 +256,9 @@ def preview(template: str | None, values: tuple[str, ...], locale: str | None, p
 @click.argument("address")
 def check_address(address: str) -> None:
     """Say ok if ADDRESS can be mailed to, or why not."""
-    Address.parse(address, "address")
+    try:
+        Address.parse(address, "address")
+    except InvalidAddress as exc:
+        click.echo(escape_controls(exc.problem))
+        click_context().exit(BAD_INPUT)
     click.echo("ok")

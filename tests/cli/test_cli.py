@@ -89,7 +89,6 @@ def test_show_json_has_the_promised_shape(run):
         (["send", "--to", "a@x.test"], BAD_INPUT, "template"),
         (["show", "nope"], NOT_FOUND, "no message"),
         (["resend", "nope"], NOT_FOUND, "no message"),
-        (["check-address", "a@x.test,b@x.test"], BAD_INPUT, "address: "),
         (["preview", "nope"], BAD_INPUT, "template"),
     ],
 )
@@ -99,6 +98,15 @@ def test_bad_input_is_one_line_and_an_exit_code(run, args, code, says):
     assert (found, out) == (code, "")
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_check_address_says_ok_or_the_reason(run):
+    """IN2: the answer is on standard output either way, and the exit code tells it to a script."""
+    assert run("check-address", "a@x.test") == (DONE, "ok\n", "")
+    code, out, err = run("check-address", "canary@x.test,b@x.test")
+    assert (code, err) == (BAD_INPUT, "")
+    assert "canary" not in out
+    assert len(out) > 10
 
 
 def test_state_is_respected(run, app):
