@@ -216,8 +216,8 @@ def test_check_names_what_failed(project: Project) -> None:
     ("args", "hint"),
     [
         (["tset"], "No command 'tset'. Did you mean test?"),
-        (["frobnicate"], "No command 'frobnicate'. Choose one of: dev, test, check, lock, clean."),
-        ([], "Choose one of: dev, test, check, lock, clean."),
+        (["frobnicate"], "No command 'frobnicate'. Choose one of: dev, test, check, bench, lock, clean."),
+        ([], "Choose one of: dev, test, check, bench, lock, clean."),
     ],
 )
 def test_bad_usage_is_answered_with_usage(project: Project, args: list[str], hint: str) -> None:
