@@ -36,6 +36,7 @@ from mailer.store.deliveries import Wakeup
 from mailer.store.messages import NewMessage
 from mailer.telemetry import log
 
+ERASED = "the message carried a secret that was erased when it ended; ask for a new one"
 UNSET: Any = object()
 """For ``session``: join the application's session if it has one."""
 
@@ -209,7 +210,7 @@ def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None
             raise MessageNotFound(f"no message has the id {id_!r}")
         content, secrets = message_rows.open_content(connection, id_, services.store.sealer)
     if secrets is None:
-        raise SecretErased("the message carried a secret that was erased when it ended; ask for a new one")
+        raise SecretErased(ERASED)
     now = services.now()
     lifetime = row["expires_at"] - (row["send_at"] or row["created_at"]) if row["expires_at"] else None
     again = replace(
@@ -222,30 +223,55 @@ def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None
 
 
 def retry(services: Services, id_: str, *, by: str) -> int:
-    """Try again what failed or waits; answer how many recipients. Raises WrongState if none did."""
-    return _by_hand(services, id_, delivery_rows.retry, by, "nothing of it failed or waits for another try")
+    """Try again what failed or waits; answer how many recipients.
+
+    Raises WrongState if nothing did, or SecretErased as `resend` does.
+    """
+
+    def again(connection: Any, row: Mapping[str, Any]) -> int:
+        if row["has_secrets"] and row["erased_at"]:
+            raise SecretErased(ERASED)
+        return delivery_rows.retry(connection, id_, by, services.now())
+
+    row, changed = _by_hand(services, id_, again, "nothing of it failed or waits for another try")
+    wake(services, [Wakeup(id_, row["lane"])])
+    return changed
 
 
 def cancel(services: Services, id_: str, *, by: str) -> int:
     """Withdraw what has not left; answer how many recipients. Raises WrongState if all has left."""
-    return _by_hand(services, id_, delivery_rows.cancel, by, "it has left, is leaving now, or has ended")
+    return _by_hand(
+        services,
+        id_,
+        lambda connection, _row: delivery_rows.cancel(connection, id_, by, services.now()),
+        "it has left, is leaving now, or has ended",
+    )[1]
 
 
-def _by_hand(services: Services, id_: str, transition: Callable[..., int], by: str, otherwise: str) -> int:
+def settle(services: Services, id_: str, outcome: State, *, by: str) -> int:
+    """Record a person's word on what is uncertain, SENT or FAILED; answer how many recipients.
+
+    Raises WrongState if nothing of it is uncertain.
+    """
+    return _by_hand(
+        services,
+        id_,
+        lambda connection, _row: delivery_rows.settle(connection, id_, outcome, by, services.now()),
+        "nothing of it is uncertain",
+    )[1]
+
+
+def _by_hand(
+    services: Services, id_: str, act: Callable[[Any, Mapping[str, Any]], int], otherwise: str
+) -> tuple[Mapping[str, Any], int]:
     with services.store.begin() as connection:
         row = message_rows.load(connection, id_)
         if row is None:
             raise MessageNotFound(f"no message has the id {id_!r}")
-        if transition is delivery_rows.retry and row["has_secrets"] and row["erased_at"]:
-            raise SecretErased(
-                "the message carried a secret that was erased when it ended; ask for a new one"
-            )
-        changed = transition(connection, id_, by, services.now())
+        changed = act(connection, dict(row))
     if not changed:
         raise WrongState(f"message {id_}: {otherwise}")
-    if transition is delivery_rows.retry:
-        wake(services, [Wakeup(id_, row["lane"])])
-    return changed
+    return dict(row), changed
 
 
 def state(services: Services, id_: str) -> State:

@@ -216,6 +216,21 @@ def cancel(id_: str) -> None:
     click.echo(f"Cancelled for {outbox.cancel(services(), id_, by=_operator())} recipient(s).")
 
 
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--as",
+    "outcome",
+    required=True,
+    type=click.Choice(["sent", "failed"]),
+    help="What you found out about it.",
+)
+def settle(id_: str, outcome: str) -> None:
+    """Say what became of an uncertain message, whose text went out and whose answer was lost."""
+    changed = outbox.settle(services(), id_, State(outcome), by=_operator())
+    click.echo(f"Settled as {outcome} for {changed} recipient(s).")
+
+
 def _operator() -> str:
     try:
         return f"{getpass.getuser()} (shell)"

@@ -10,6 +10,7 @@ from flask.cli import ScriptInfo
 
 from mailer.cli import mailer
 from mailer.cli.group import BAD_INPUT, DONE, NOT_FOUND, NOT_SENT, NOT_SET_UP, UNDER_WAY, WRONG_STATE
+from mailer.retry import RetryPolicy
 from mailer.transports import Reply, Result, Stage
 from tests.delivery.conftest import build
 
@@ -117,6 +118,18 @@ def test_state_is_respected(run, app):
     assert run("retry", id_.strip())[0] == WRONG_STATE
     code, new, _ = run("resend", id_.strip(), "--wait", "--json")
     assert (code, json.loads(new)["resent_from"]) == (DONE, id_.strip())
+
+
+def test_an_uncertain_mail_is_settled_by_a_person(run, app):
+    """Promise 3: held as uncertain, shown as such, and settled by who found out."""
+    answer(app, Result(Stage.TEXT, text_sent=True, problem="connection lost"))
+    _, id_, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada")
+    app.extensions["mailer"].policy = RetryPolicy(max_uncertain_tries=1)
+    run("worker", "--once")
+    assert json.loads(run("show", id_.strip(), "--json")[1])["state"] == "uncertain"
+    assert run("settle", id_.strip(), "--as", "sent")[0] == DONE
+    assert json.loads(run("show", id_.strip(), "--json")[1])["state"] == "sent"
+    assert run("settle", id_.strip(), "--as", "failed")[0] == WRONG_STATE
 
 
 def test_a_hostile_reply_does_nothing_to_a_terminal(run, app):
