@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import flask
 import pytest
@@ -17,7 +18,8 @@ from mailer.store import queries
 from mailer.store.accounts import AccountDatabase
 from mailer.store.migrations import upgrade
 from mailer.testing import recording
-from mailer.web.accounts_mail import MailerMailUtil
+from mailer.web.accounts_limits import DEFAULTS
+from mailer.web.accounts_mail import TEMPLATES, MailerMailUtil
 from tests.web.accounts_service import CHEAP, PASSWORD
 
 ADA = "ada@acme.test"
@@ -177,3 +179,22 @@ def test_mailer_comes_first(tmp_path):
 def test_it_is_a_mail_util():
     """So that Flask-Security's own checks of addresses stay."""
     assert issubclass(MailerMailUtil, MailUtil)
+
+
+def test_the_page_about_accounts_names_tests_and_limits_that_exist():
+    """What the documentation claims is proved where it says so."""
+    root = Path(__file__).resolve().parent.parent.parent
+    page = (root / "docs/reference/accounts.md").read_text("utf-8")
+    source = (root / "tests/web/test_accounts.py").read_text("utf-8")
+    assert {name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}(" not in source} == set()
+    rows = re.findall(r"^\| (`(?:login|ask|redeem|mail)\..*?) \| (.*?) \|", page, re.M)
+    documented = {
+        name.strip("`"): rate
+        for names, rates in rows
+        for name, rate in zip(names.split(", "), rates.split(", "), strict=True)
+    }
+    assert documented == DEFAULTS
+    kinds = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)?.*? \| `(\w+)` \|$", page, re.M)
+    assert {(kind, ours) for a, b, ours in kinds for kind in (a, b) if kind in TEMPLATES} == set(
+        TEMPLATES.items()
+    )
