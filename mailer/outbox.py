@@ -248,7 +248,7 @@ def cancel(services: Services, id_: str, *, by: str) -> int:
     )[1]
 
 
-def settle(services: Services, id_: str, outcome: State, *, by: str) -> int:
+def settle(services: Services, id_: str, *, outcome: State, by: str) -> int:
     """Record a person's word on what is uncertain, SENT or FAILED; answer how many recipients.
 
     Raises WrongState if nothing of it is uncertain.

@@ -227,7 +227,7 @@ def cancel(id_: str) -> None:
 )
 def settle(id_: str, outcome: str) -> None:
     """Say what became of an uncertain message, whose text went out and whose answer was lost."""
-    changed = outbox.settle(services(), id_, State(outcome), by=_operator())
+    changed = outbox.settle(services(), id_, outcome=State(outcome), by=_operator())
     click.echo(f"Settled as {outcome} for {changed} recipient(s).")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec
 
 import flask
@@ -45,6 +45,7 @@ _OPEN_TO_ALL = {"console.login", "console.enter", "console.static"}
 DONE = {
     "resent": "Sent again. This is the new message.",
     "retried": "Queued for another try.",
+    "settled": "Settled, on your word.",
     "cancelled": "Withdrawn. What had not left stays here.",
 }
 """What the page says after a deed; the address names it, so a reload says it again and does nothing."""
@@ -303,7 +304,7 @@ def _deeds(found: MessageView) -> set[str]:
         return set()
     states = {delivery.state for delivery in found.deliveries}
     gone = found.has_secrets and found.erased_at is not None
-    deeds = {deed for deed in ("retry", "cancel") if states & TRANSITIONS[deed][0]}
+    deeds = {deed for deed in ("retry", "cancel", "settle") if states & TRANSITIONS[deed][0]}
     return (deeds - {"retry"}) if gone else deeds | {"resend"}
 
 
@@ -363,6 +364,14 @@ def retry(id_: str) -> Answer:
 def cancel(id_: str) -> Answer:
     """Withdraw what has not left."""
     return _do(id_, outbox.cancel, "cancelled")
+
+
+@blueprint.post("/messages/<id_>/settle")
+@needs(Role.SUPPORT)
+def settle(id_: str) -> Answer:
+    """Record what this person found out about an uncertain message: it arrived, or it did not."""
+    outcome = State.SENT if flask.request.form.get("as") == State.SENT else State.FAILED
+    return _do(id_, partial(outbox.settle, outcome=outcome), "settled")
 
 
 def _do(id_: str, deed: Callable[..., int], done: str) -> Answer:

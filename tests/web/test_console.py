@@ -12,6 +12,7 @@ from mailer.leases import Lease
 from mailer.operators import Role
 from mailer.states import State
 from mailer.store import deliveries as delivery_rows
+from mailer.transports import Receipt, Result, Stage
 from mailer.web.console import PAGE
 from mailer.web.preview import HTML_POLICY
 from tests.web.consoles import Console, fields_of, press
@@ -288,6 +289,40 @@ def test_retry_and_cancel(console):
     late = press(client, f"{path}/cancel", path)
     assert (late.status_code, late.text.count("it has left, is leaving now, or has ended")) == (409, 1)
     assert [e.data["by"] for e in console.show(id_).events if "by" in e.data] == ["support@acme.test"] * 2
+
+
+def test_an_uncertain_message_is_settled_by_who_found_out(console):
+    """Promise 3: nobody pretends to know; a person who found out says so, and may also send it again."""
+    lost = Result(Stage.TEXT, text_sent=True, problem="connection lost")
+    console.services.transport = Answering(lost)
+    client = console.client()
+    for outcome in (State.SENT, State.FAILED):
+        id_ = console.send(attempt=True, on_uncertain="hold")
+        path = f"/console/messages/{id_}"
+        page = client.get(path)
+        assert console.show(id_).state is State.UNCERTAIN
+        assert "do-settle-sent" in page.text
+        assert "do-retry" in page.text
+        assert press(client, f"{path}/settle", path, **{"as": outcome}).location == f"{path}?done=settled"
+        assert console.show(id_).state is outcome
+    assert "uncertain" in press(client, f"{path}/settle", path, **{"as": "sent"}).text
+
+
+class Answering:
+    """A transport that says the same of every recipient."""
+
+    name = "answering"
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+    def transmit(self, batch):
+        for parcel in batch:
+            parcel.before_text()
+        return [Receipt(self.name, dict.fromkeys(parcel.recipients, self.result)) for parcel in batch]
+
+    def close(self) -> None:
+        pass
 
 
 def test_buttons_are_there_when_they_can_do_something(console):

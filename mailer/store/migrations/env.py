@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from mailer.store import accounts as _accounts  # noqa: F401  (its tables are on the same metadata)
 from mailer.store.migrations import VERSION_TABLE
 from mailer.store.models import PREFIX, metadata
 
