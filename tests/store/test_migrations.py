@@ -1,0 +1,79 @@
+"""Migrations that ship with the package and keep out of a host application's way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from mailer.errors import StoreError
+from mailer.sealing import Sealer
+from mailer.store import Store, accounts, create_engine, migrations, queries
+from mailer.store.models import metadata
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request, tmp_path):
+    """An engine on an empty database."""
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    if request.param == "postgres":
+        url = request.getfixturevalue("fresh_postgres_url")
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def differences(engine, **options) -> list:
+    with engine.connect() as connection:
+        return compare_metadata(MigrationContext.configure(connection, opts=options), options["target"])
+
+
+def test_the_migrations_make_the_tables_of_the_models(engine):
+    """What the code believes about the tables is what an upgrade makes."""
+    migrations.upgrade(engine)
+    assert accounts.__name__, "its tables belong to the same metadata"
+    ours = {
+        "include_name": lambda name, kind, _: kind != "table" or name in metadata.tables,
+        "compare_type": True,
+    }
+    assert differences(engine, target=metadata, **ours) == []
+    with engine.connect() as connection:
+        assert migrations.current(connection) == migrations.head()
+
+
+def test_several_processes_may_upgrade_at_once(engine):
+    """Web and workers start together on an empty database: one migrates, all find it done."""
+    failures: list[Exception] = []
+
+    def upgrade() -> None:
+        try:
+            migrations.upgrade(engine)
+        except Exception as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert failures == []
+    with engine.connect() as connection:
+        assert migrations.current(connection) == migrations.head()
+
+
+def test_a_hosts_own_migrations_leave_our_tables_alone(engine):
+    """With our filter, a host's autogenerate does not write drop_table for tables it does not know."""
+    migrations.upgrade(engine)
+    host = sa.MetaData()
+    dropped = [d for d in differences(engine, target=host) if d[0] == "remove_table"]
+    assert dropped, "without the filter it would"
+    filtered = differences(engine, target=host, include_name=migrations.include_name)
+    assert [d for d in filtered if d[0] == "remove_table"] == []
+
+
+def test_a_store_without_tables_says_what_to_run(engine):
+    """A clear error with the next step, not a driver's traceback."""
+    store = Store(engine, Sealer([b"k" * 32]))
+    with pytest.raises(StoreError, match="mailer db upgrade"), store.read() as connection:
+        queries.ping(connection)
