@@ -103,12 +103,13 @@ class EmbeddedWorker:
         if not self._ready.wait(timeout_seconds):
             raise RuntimeError("the worker did not become ready")
 
-    def stop(self, timeout_seconds: float = 4) -> None:
-        """Finish what is held, for as long as the timeout allows."""
+    def stop(self, timeout_seconds: float = 4) -> bool:
+        """Finish what is held, for as long as the timeout allows; answer whether all of it was finished."""
         signals.worker_shutdown.send(sender=self._worker)
         stopping = threading.Thread(target=self._worker.stop, daemon=True)
         stopping.start()
         stopping.join(timeout_seconds)
+        return not stopping.is_alive()
 
     def _on_ready(self, sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is self._worker.app:

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from tests.faults.conftest import until
 from tests.flows.dev_process import running
+from tests.peer import Say, Script, Silence, SmtpPeer
 
 
 def test_it_serves_sends_and_stops(tmp_path):
@@ -24,6 +26,21 @@ def test_it_serves_sends_and_stops(tmp_path):
         assert dev.stop() == 0
         assert time.monotonic() - started < 5
         assert "Traceback" not in dev.log()
+
+
+def test_a_server_that_hangs_does_not_hold_it_up(tmp_path):
+    """Ctrl-C ends it within 5 s also while a mail waits for an answer; the next start sends it."""
+    with SmtpPeer(Script(mail=[Silence(), Say(250)])) as peer:
+        settings = {"MAILER_SMTP_URL": f"smtp://127.0.0.1:{peer.port}", "MAILER_LEASE_SECONDS": "2"}
+        with running(tmp_path, **settings) as dev:
+            id_ = dev.run("send", "welcome", "--to", "a@example.com", "--set", "name=Ada").stdout.strip()
+            until(lambda: any(line.startswith("MAIL") for line in peer.commands), what="MAIL")
+            started = time.monotonic()
+            assert dev.stop() == 0
+            assert time.monotonic() - started < 5
+        with running(tmp_path, **settings) as dev:
+            until(lambda: peer.accepted, what="the second try")
+            assert json.loads(dev.run("show", id_, "--json").stdout)["deliveries"][0]["attempts"] == 2
 
 
 def test_a_mail_from_another_shell_is_swept_up(tmp_path):
