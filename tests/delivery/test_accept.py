@@ -156,6 +156,13 @@ def test_apply_async_options_become_schedule_deadline_and_lane(alone):
     assert accepted.state == "scheduled"
 
 
+def test_an_eager_celery_delivers_at_once(tmp_path, mailer):
+    """A host whose tests set task_always_eager gets its mails without a worker or a broker."""
+    app = build(tmp_path, mailer, name="eager", CELERY={"task_always_eager": True})
+    with app.app_context():
+        assert send_email.delay(to="ada@x.test", **HI).state == "sent"
+
+
 def test_only_an_id_may_be_published(alone):
     """CE2: publishing anything but a message id is refused with what to call instead."""
     with pytest.raises(TypeError, match=r"send_email\.delay"):
