@@ -22,6 +22,7 @@ from mailer.errors import (
     MessageTooLarge,
     NobodyListens,
     SecretErased,
+    StoreError,
     WrongState,
 )
 from mailer.events import Event
@@ -166,10 +167,18 @@ def wake(services: Services, wakeups: Sequence[Wakeup]) -> bool:
     except Exception as exc:  # whatever a broker can do, an accepted message stays accepted
         level = logging.DEBUG if isinstance(exc, NobodyListens) else logging.WARNING
         log.log(level, "broker.unreachable", error=type(exc).__name__, waiting=len(wakeups))
-        with services.store.begin() as connection:
-            delivery_rows.unpublish(connection, [wakeup.message for wakeup in wakeups])
+        _unpublish(services, wakeups)
         return False
     return True
+
+
+def _unpublish(services: Services, wakeups: Sequence[Wakeup]) -> None:
+    """Ask the sweeper for wake-ups at once. If that cannot be written, it comes to it later by itself."""
+    try:
+        with services.store.begin_soon() as connection:
+            delivery_rows.unpublish(connection, [wakeup.message for wakeup in wakeups])
+    except StoreError as exc:
+        log.warning("store.away", outcomes=len(wakeups), error=str(exc))
 
 
 def sweep(services: Services, limit: int = 500) -> int:

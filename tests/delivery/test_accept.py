@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +21,7 @@ from mailer import (
     Secret,
     send_email,
 )
+from mailer import outbox as outbox_module
 from mailer.store import queries
 from tests.delivery.conftest import Note, build
 
@@ -141,6 +143,31 @@ def test_a_broker_that_is_down_costs_nothing(alone, monkeypatch):
 
     assert outbox.sweep(services) == 1
     assert [w.message for w in again] == [accepted.id]
+
+
+def test_neither_broker_nor_store_can_harm_an_accepted_mail(alone, monkeypatch):
+    """RT2: whatever fails after the commit, the caller has its answer, and within a second."""
+
+    def down(_):
+        raise ConnectionError("refused")
+
+    services = alone.extensions["mailer"]
+    services.publish = down
+    blocker = services.store.engine.connect()
+    real = outbox_module.message_rows.accept
+
+    def accept_then_block(*args):
+        done = real(*args)
+        args[0].commit()
+        blocker.exec_driver_sql("SELECT 1")  # BEGIN IMMEDIATE: somebody else writes, and takes long
+        return done
+
+    monkeypatch.setattr(outbox_module.message_rows, "accept", accept_then_block)
+    started = time.monotonic()
+    accepted = send_email.delay(to="ada@x.test", **HI)
+    assert time.monotonic() - started < 1
+    blocker.close()
+    assert accepted.state == "queued"
 
 
 def test_apply_async_options_become_schedule_deadline_and_lane(alone):
