@@ -113,6 +113,8 @@ def _render_one(services: Services, lease: Lease, job: Job) -> None:
         job.data = frozen
         return
     subject, fresh = compose(services, message, dict(row))
+    if len(fresh.mime) > services.settings.max_message_bytes:
+        raise RenderError("the rendered mail exceeds MAILER_MAX_MESSAGE_BYTES; send a link instead")
     with services.store.begin() as connection:
         if message_rows.freeze(connection, job.message, fresh, subject, lease.token, services.store.sealer):
             job.data = fresh.mime

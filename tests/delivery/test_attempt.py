@@ -248,6 +248,18 @@ def test_a_store_that_is_away_fails_no_mail(services, transport, monkeypatch):
     assert (shown.state, shown.reason, shown.attempts) == ("deferred", "store_away", 0)
 
 
+def test_a_page_that_only_rendering_makes_large_is_not_sent(app, services, transport):
+    """MF20: what the call could not tell ends as failed with the reason, and goes to nobody."""
+    services.settings = services.settings.model_copy(update={"max_message_bytes": 10_000})
+    context = services.templates.preview_context("receipt")
+    context["items"] = context["items"] * 20
+    accepted = send_email.delay("receipt", to="a@x.test", context=context)
+    deliver(services, accepted.id)
+    shown = view(services, accepted.id).deliveries[0]
+    assert (shown.state, transport.sent) == ("failed", [])
+    assert "MAILER_MAX_MESSAGE_BYTES" in shown.reply
+
+
 def test_one_bad_message_harms_no_neighbour(services, transport, monkeypatch):
     """In a batch, a mail whose making raises anything at all ends alone."""
     from mailer import mime
