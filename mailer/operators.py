@@ -1,7 +1,8 @@
 """People of the console: how they are made, and the two ways they get in.
 
-By password (argon2id), or by a one-time link that the ``mailer`` command prints. Nobody exists by
-default. This module makes the tokens and hashes; rows are the matter of `mailer.store.operators`.
+By password (argon2id), and the code of an authenticator app where that is on (`mailer.second_factor`); or
+by a one-time link that the ``mailer`` command prints. Nobody exists by default. This module makes the tokens
+and hashes; rows are the matter of `mailer.store.operators`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import unicodedata
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
@@ -18,16 +20,26 @@ from argon2.exceptions import Argon2Error
 from mailer.errors import ConfigError
 from mailer.services import Services
 from mailer.store import operators as rows
+from mailer.store import second_factors as factors
 from mailer.store.operators import Operator, Role
 from mailer.telemetry import log
 
-__all__ = ["Operator", "Role", "create_operator", "end_session", "enter", "log_in", "make_login_link",
-           "person_of", "set_password"]  # fmt: skip
+__all__ = ["CodeNeeded", "Operator", "Role", "create_operator", "end_session", "enter", "log_in",
+           "make_login_link", "person_of", "set_password"]  # fmt: skip
 
 MIN_PASSWORD = 10
 MAX_PASSWORD = 512
 LINK_LIFETIME = timedelta(minutes=15)
+CODE_WAIT = timedelta(minutes=5)
+"""The time between the password and the code."""
 _hasher = PasswordHasher()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeNeeded:
+    """The password was right, and that is not enough. ``token`` is for `mailer.second_factor.log_in` only."""
+
+    token: str
 
 
 def create_operator(
@@ -52,7 +64,7 @@ def set_password(services: Services, name: str, password: str) -> None:
     """Give a person another password and end their sessions. Raises ConfigError as `create_operator`."""
     hashed = _hasher.hash(_checked_password(password))
     with services.store.begin() as connection:
-        person = _known(rows.operator(connection, tidy(name)), name)
+        person = known(rows.operator(connection, tidy(name)), name)
         rows.set_password(connection, person.id, hashed)
         rows.end_sessions(connection, person.id)
 
@@ -64,15 +76,18 @@ def make_login_link(services: Services, name: str, lifetime: timedelta = LINK_LI
     """
     token = secrets.token_urlsafe(32)
     with services.store.begin() as connection:
-        person = _known(rows.operator(connection, tidy(name)), name)
+        person = known(rows.operator(connection, tidy(name)), name)
         if person.disabled_at is not None:
             raise ConfigError("name", f"{person.name!r} is disabled; enable that person first")
-        rows.add_link(connection, person.id, _digest(token), services.now(), lifetime)
+        rows.add_link(connection, person.id, digest(token), services.now(), lifetime)
     return f"{services.settings.base_url}/console/enter/{token}"
 
 
-def log_in(services: Services, name: str, password: str) -> str | None:
-    """A new session's token, or None: wrong, unknown and disabled look and cost the same."""
+def log_in(services: Services, name: str, password: str) -> str | CodeNeeded | None:
+    """A new session's token, or None: wrong, unknown and disabled look and cost the same.
+
+    CodeNeeded, and no session yet, for a person whose second factor is on.
+    """
     name = tidy(name)
     with services.store.read() as connection:
         found = rows.password_hash(connection, name)
@@ -86,40 +101,47 @@ def log_in(services: Services, name: str, password: str) -> str | None:
             return None
         if _hasher.check_needs_rehash(hashed):
             rows.set_password(connection, id_, _hasher.hash(password))
-        rows.start_session(connection, id_, _digest(token), services.now())
+        if factors.is_confirmed(connection, id_):
+            factors.start_half(connection, id_, digest(token), services.now(), CODE_WAIT)
+            return CodeNeeded(token)
+        rows.start_session(connection, id_, digest(token), services.now())
     log.info("console.logged_in", operator=id_, by="password")
     return token
 
 
 def enter(services: Services, link_token: str) -> str | None:
-    """Use a one-time link up: a new session's token, or None if it was used, is over or never was."""
+    """Use a one-time link up: a new session's token, or None if it was used, is over or never was.
+
+    No code is asked for. A link is made on the server's command line only, by somebody who could as well
+    turn the second factor off there; and it is the way in for a person who lost the app.
+    """
     token = secrets.token_urlsafe(32)
     with services.store.begin() as connection:
-        id_ = rows.redeem_link(connection, _digest(link_token), services.now())
+        id_ = rows.redeem_link(connection, digest(link_token), services.now())
         if id_ is None:
             log.warning("console.link_refused")
             return None
-        rows.start_session(connection, id_, _digest(token), services.now())
+        rows.start_session(connection, id_, digest(token), services.now())
     log.info("console.logged_in", operator=id_, by="link")
     return token
 
 
 def person_of(services: Services, token: str, *, active: bool = True) -> Operator | None:
     """Who holds this session, or None. ``active`` False: a page refreshed itself; the idle clock runs on."""
-    digest, now = _digest(token), services.now()
+    hashed, now = digest(token), services.now()
     with services.store.read() as connection:
-        person = rows.person_of_session(connection, digest, now)
-        stale = person is not None and active and rows.session_is_stale(connection, digest, now)
+        person = rows.person_of_session(connection, hashed, now)
+        stale = person is not None and active and rows.session_is_stale(connection, hashed, now)
     if stale:
         with services.store.begin() as connection:
-            rows.touch(connection, digest, now)
+            rows.touch(connection, hashed, now)
     return person
 
 
 def end_session(services: Services, token: str) -> None:
     """Log out: the token opens nothing any more."""
     with services.store.begin() as connection:
-        rows.end_session(connection, _digest(token))
+        rows.end_session(connection, digest(token))
 
 
 def tidy(name: str) -> str:
@@ -127,7 +149,7 @@ def tidy(name: str) -> str:
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
     # A plain hash will do: nobody guesses 256 random bits, however fast SHA-256 is.
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
@@ -145,7 +167,7 @@ def _matches(hashed: str, password: str) -> bool:
         return False
 
 
-def _known(person: Operator | None, name: str) -> Operator:
+def known(person: Operator | None, name: str) -> Operator:
     if person is None:
         raise ConfigError("name", f"nobody is called {name!r}; mailer user list shows who is")
     return person

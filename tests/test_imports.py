@@ -52,7 +52,7 @@ LAYERS = [
     ),
     Layer(
         "use cases",
-        "outbox delivery leases sweeper bounces webhooks operators",
+        "outbox delivery leases sweeper bounces webhooks operators second_factor",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from mailer import operators
+from mailer import operators, second_factor
 from mailer.cli.group import mailer, print_json, services
 from mailer.store import operators as rows
 from mailer.telemetry import escape_controls
@@ -43,6 +43,14 @@ def password(name: str) -> None:
     secret = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     operators.set_password(services(), name, secret)
     click.echo("Done.")
+
+
+@user.command("reset-2fa")
+@click.argument("name")
+def reset_2fa(name: str) -> None:
+    """Turn the second factor of NAME off, whose app is lost; ends that person's sessions."""
+    was_on = second_factor.reset(services(), name)
+    click.echo("Done. The log-in asks for no code." if was_on else "It was off already.")
 
 
 @user.command("list")

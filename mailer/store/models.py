@@ -185,3 +185,26 @@ login_links = sa.Table(
     sa.Column("used_at", Instant, comment="set once, by whoever came first"),
     sa.Index(None, "operator"),
 )
+
+second_factors = sa.Table(
+    f"{PREFIX}second_factors",
+    metadata,
+    sa.Column(
+        "operator", operators.c.id.type, sa.ForeignKey(operators.c.id, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("secret", sa.LargeBinary, nullable=False, comment="sealed; what the authenticator app holds"),
+    sa.Column("confirmed_at", Instant, comment="since then asked for; null: shown, no code came back yet"),
+    sa.Column("last_step", sa.Integer, nullable=False, comment="time step of the last code; older are void"),
+    sa.CheckConstraint("last_step >= 0", name="counts"),
+)
+
+half_logins = sa.Table(
+    f"{PREFIX}half_logins",
+    metadata,
+    sa.Column("token_hash", sa.String(64), primary_key=True, comment="SHA-256 of what the cookie holds"),
+    sa.Column(
+        "operator", operators.c.id.type, sa.ForeignKey(operators.c.id, ondelete="CASCADE"), nullable=False
+    ),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Index(None, "operator"),
+)

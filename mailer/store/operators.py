@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from mailer.store.models import login_links, operators, sessions
+from mailer.store.models import half_logins, login_links, operators, sessions
 
 IDLE = timedelta(minutes=30)
 """A session that long without a deed has ended."""
@@ -156,9 +156,14 @@ def end_session(connection: Connection, token_hash: str) -> None:
     connection.execute(sa.delete(sessions).where(s.token_hash == token_hash))
 
 
-def end_sessions(connection: Connection, id_: int) -> int:
-    """Log a person out everywhere; answer how many sessions that were."""
-    return connection.execute(sa.delete(sessions).where(s.operator == id_)).rowcount
+def end_sessions(connection: Connection, id_: int, keep: str | None = None) -> int:
+    """Log a person out everywhere; answer how many sessions that were. ``keep`` is the hash of one to spare.
+
+    A log-in that waits for its code ends as well.
+    """
+    connection.execute(sa.delete(half_logins).where(half_logins.c.operator == id_))
+    ended = (s.operator == id_, s.token_hash != keep) if keep else (s.operator == id_,)
+    return connection.execute(sa.delete(sessions).where(*ended)).rowcount
 
 
 def add_link(connection: Connection, id_: int, token_hash: str, now: datetime, lifetime: timedelta) -> None:

@@ -25,7 +25,7 @@ from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.store.queries import MessageView, Search
 from mailer.telemetry import log
-from mailer.web import console_login, console_words
+from mailer.web import console_account, console_login, console_words
 from mailer.web.console_login import services
 from mailer.web.preview import HTML_POLICY, Preview, take_apart
 
@@ -40,7 +40,7 @@ _MOST_STEPS_BACK = 20
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_OPEN_TO_ALL = {"console.login", "console.enter", "console.static"}
+_OPEN_TO_ALL = {"console.login", "console.code", "console.enter", "console.static"}
 
 DONE = {
     "resent": "Sent again. This is the new message.",
@@ -78,10 +78,12 @@ def init_console(app: flask.Flask) -> None:
 blueprint.add_app_template_filter(console_words.shown, "shown")
 for _path, _view, _methods in (
     ("/login", console_login.login, ["GET", "POST"]),
+    ("/login/code", console_login.code, ["GET", "POST"]),
     ("/enter/<token>", console_login.enter, ["GET", "POST"]),
     ("/logout", console_login.logout, ["POST"]),
 ):
     blueprint.add_url_rule(_path, view_func=_view, methods=_methods)
+console_account.add_to(blueprint)
 
 
 # Around every request

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import flask
 from flask_wtf.csrf import generate_csrf, validate_csrf  # type: ignore[import-untyped]
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 from werkzeug import Response
 from wtforms import ValidationError  # type: ignore[import-untyped]
 
-from mailer import operators
+from mailer import operators, second_factor
 from mailer.broker import is_redis
-from mailer.operators import Operator
+from mailer.operators import CODE_WAIT, CodeNeeded, Operator
 from mailer.services import Services
 from mailer.store.operators import LIFETIME
 from mailer.telemetry import log
@@ -28,6 +28,10 @@ from mailer.telemetry import log
 LIMITER = "mailer.console.limiter"
 PER_ACCOUNT = RateLimitItemPerMinute(10, 15, namespace="mailer-login-account")
 PER_ADDRESS = RateLimitItemPerMinute(30, 15, namespace="mailer-login-address")
+PER_CODE = RateLimitItemPerMinute(10, 15, namespace="mailer-login-code")
+"""Of a million codes three are right at a time, so ten tries are as good as none."""
+TOO_MANY = "Too many attempts. Wait a quarter of an hour."
+WRONG_CODE = "That code is not right, or was used already. Wait for the next one."
 _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
@@ -50,9 +54,14 @@ def cookie_name() -> str:
     return "__Host-mailer_console" if is_https() else "mailer_console"
 
 
+def session_token() -> str:
+    """What the cookie of the session holds; empty if there is none."""
+    return flask.request.cookies.get(cookie_name(), "")
+
+
 def person_here(*, active: bool) -> Operator | None:
     """Who is logged in, or None. ``active`` False leaves the idle clock running: a page refreshed itself."""
-    token = flask.request.cookies.get(cookie_name(), "")
+    token = session_token()
     return operators.person_of(services(), token, active=active) if token else None
 
 
@@ -60,20 +69,28 @@ def _let_in(token: str, answer: Response) -> Response:
     """Give the cookie of a new session, and end the one that was there before."""
     _end_current()
     flask.session.pop(_csrf_field(), None)  # forms of before the log-in are forms of somebody else
+    _forget_half(answer)
+    return _give(cookie_name(), token, LIFETIME, answer)
+
+
+def _give(name: str, token: str, lifetime: timedelta, answer: Response) -> Response:
     answer.set_cookie(
-        cookie_name(),
-        token,
-        max_age=LIFETIME,
-        secure=is_https(),
-        httponly=True,
-        samesite="Lax",
-        path="/",
+        name, token, max_age=lifetime, secure=is_https(), httponly=True, samesite="Lax", path="/"
     )
     return answer
 
 
+def _half_name() -> str:
+    return f"{cookie_name()}_half"
+
+
+def _forget_half(answer: Response) -> None:
+    if _half_name() in flask.request.cookies:
+        answer.delete_cookie(_half_name(), path="/", secure=is_https(), httponly=True, samesite="Lax")
+
+
 def _end_current() -> None:
-    if token := flask.request.cookies.get(cookie_name(), ""):
+    if token := session_token():
         operators.end_session(services(), token)
 
 
@@ -126,21 +143,21 @@ def make_limiter(made_for: Services) -> MovingWindowRateLimiter:
     return MovingWindowRateLimiter(storage)
 
 
-def _may_try(name: str) -> bool:
+def may_try(name: str, per: RateLimitItem = PER_ACCOUNT) -> bool:
     """Count an attempt; False if there were too many for this account or from this address."""
     limiter: MovingWindowRateLimiter = flask.current_app.extensions[LIMITER]
     address = flask.request.remote_addr or "unknown"
     try:
-        return _hit(limiter, address, name)
+        return _hit(limiter, address, per, name)
     except Exception as exc:  # whatever Redis does, nobody is locked out of the console, nor let in unchecked
         log.warning("console.throttle_in_memory", error=type(exc).__name__)
         flask.current_app.extensions[LIMITER] = MovingWindowRateLimiter(MemoryStorage())
-        return _hit(flask.current_app.extensions[LIMITER], address, name)
+        return _hit(flask.current_app.extensions[LIMITER], address, per, name)
 
 
-def _hit(limiter: MovingWindowRateLimiter, address: str, name: str) -> bool:
+def _hit(limiter: MovingWindowRateLimiter, address: str, per: RateLimitItem, name: str) -> bool:
     # Both are counted, so that one address that tries many names is slowed down as well.
-    return all([limiter.hit(PER_ADDRESS, address), limiter.hit(PER_ACCOUNT, operators.tidy(name)[:320])])
+    return all([limiter.hit(PER_ADDRESS, address), limiter.hit(per, operators.tidy(name)[:320])])
 
 
 # The pages
@@ -155,21 +172,45 @@ def login() -> flask.typing.ResponseReturnValue:
             return flask.redirect(target, 303)
         return flask.render_template("console/login.html", target=target, name="")
     name, password = flask.request.form.get("name", ""), flask.request.form.get("password", "")
-    if not _may_try(name):
-        log.warning("console.throttled")
-        wait = str(int(timedelta(minutes=15).total_seconds()))
-        return _refused(name, target, "Too many attempts. Wait a quarter of an hour.", 429), {
-            "Retry-After": wait
-        }
+    if not may_try(name):
+        return _refused(name, target, TOO_MANY, 429)
     token = operators.log_in(services(), name, password)
     if token is None:
         return _refused(name, target, "That name and password do not match.", 403)
+    if isinstance(token, CodeNeeded):
+        answer = flask.redirect(flask.url_for("console.code", next=target), 303)
+        return _give(_half_name(), token.token, CODE_WAIT, answer)
     return _let_in(token, flask.redirect(target, 303))
 
 
-def _refused(name: str, target: str, why: str, status: int) -> flask.Response:
-    page = flask.render_template("console/login.html", target=target, name=name[:320], problem=why)
-    return flask.make_response(page, status)
+def code() -> flask.typing.ResponseReturnValue:
+    """Ask who gave the right password for the code as well. Until it comes there is no session."""
+    target = local_path(flask.request.values.get("next"), flask.url_for("console.messages"))
+    half = flask.request.cookies.get(_half_name(), "")
+    name = second_factor.half_in(services(), half) if half else None
+    if name is None:
+        if flask.request.method == "GET":
+            return flask.redirect(flask.url_for("console.login", next=target), 303)
+        return _refused("", target, "That took too long. Begin again.", 403)
+    if flask.request.method == "GET":
+        return flask.render_template("console/code.html", target=target)
+    if not may_try(name, PER_CODE):
+        return _refused(name, target, TOO_MANY, 429, "code")
+    token = second_factor.log_in(services(), half, flask.request.form.get("code", ""))
+    if token is None:
+        return _refused(name, target, WRONG_CODE, 403, "code")
+    return _let_in(token, flask.redirect(target, 303))
+
+
+def _refused(name: str, target: str, why: str, status: int, page: str = "login") -> flask.Response:
+    body = flask.render_template(f"console/{page}.html", target=target, name=name[:320], problem=why)
+    return flask.make_response(body, status, retry_later() if status == 429 else {})
+
+
+def retry_later() -> dict[str, str]:
+    """The header of an answer to whoever tried too often."""
+    log.warning("console.throttled")
+    return {"Retry-After": str(PER_ACCOUNT.get_expiry())}
 
 
 def enter(token: str) -> flask.typing.ResponseReturnValue:
