@@ -59,7 +59,7 @@ _REDIS_WORKER = {
     "health_check_interval": 25,
 }
 # A request that publishes must not: with these a frozen broker costs it half a second.
-_REDIS_PUBLISHER = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "max_retries": 0}
+_REDIS_PUBLISHER = {"socket_timeout": 0.4, "socket_connect_timeout": 0.4, "max_retries": 0}
 _MEMORY = {"polling_interval": 0.01}
 
 
@@ -155,6 +155,8 @@ class Publisher:
         options = dict(celery.conf.broker_transport_options or {})
         if is_redis(url):
             options |= _REDIS_PUBLISHER
+        elif not is_memory(url):
+            options["max_retries"] = 0  # AMQP waits two seconds for its second try
         connection = Connection(
             url,
             transport_options=options,

@@ -24,7 +24,7 @@ PREFIX = "MAILER_"
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
 
 
 def _http_base(url: str) -> str:

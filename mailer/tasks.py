@@ -137,7 +137,20 @@ class SendEmail(Task):  # type: ignore[misc]
             fields["expires_in"] = timedelta(seconds=expires)
         if queue is not None:
             fields["lane"] = self.queues.lane(queue)
+        if any(options.get(name) for name in ("chain", "chord", "link", "link_error")):
+            raise TypeError("a mail has no result for another task to follow; call that task yourself")
         return self.delay(*(args or ()), **fields)
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """What Celery does with an id when it is eager. A message is accepted by `delay` only."""
+        if kwargs or len(args or ()) != 1 or not _is_id(args[0]):
+            raise TypeError("a message is accepted by send_email.delay(…)")
+        return super().apply(args, kwargs, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        if self.request.called_directly:
+            raise TypeError("a message is accepted by send_email.delay(…)")
+        self.run(*args, **kwargs)
 
     def publish(self, id_: str, *, queue: str, producer: Any = None) -> None:
         """Tell the broker that this message wants attention. Refuses anything but a message id."""
@@ -166,7 +179,8 @@ class SendEmail(Task):  # type: ignore[misc]
             log.error("wakeup.refused", hint="only ids travel here; call send_email.delay(...)")
             return
         queue = (self.request.delivery_info or {}).get("routing_key", "")
-        _owners.get(queue, self).deliver(args[0])
+        others = [task for task in _listening.get(queue, ()) if task is not self]
+        next((task for task in (self, *others) if task.deliver(args[0])), None)
 
     def deliver(self, id_: str) -> int:
         """Make one attempt at a message of this application; answer how many deliveries that was."""
@@ -178,9 +192,9 @@ class SendEmail(Task):  # type: ignore[misc]
         return made
 
 
-# Celery keeps one current app a process, so of two workers in one process, one runs the other's tasks.
-# The queue a wake-up came by says whose it is.
-_owners: weakref.WeakValueDictionary[str, SendEmail] = weakref.WeakValueDictionary()
+# Celery keeps one current app a process, so of two workers in one process, one runs the other's tasks. The
+# queue a wake-up came by says whose it may be, and their stores say whose it is.
+_listening: dict[str, weakref.WeakSet[SendEmail]] = {}
 
 
 def _is_id(value: Any) -> bool:
@@ -207,8 +221,10 @@ def register(celery: Celery, services: Services, queues: Queues, publisher: Publ
         "__module__": __name__,
     })()  # fmt: skip
     registered: SendEmail = celery.register_task(task)
-    _owners.update(dict.fromkeys(queues.names(), registered))
+    for name in queues.names():
+        _listening.setdefault(name, weakref.WeakSet()).add(registered)
     services.publish = _publish_through(registered, queues, publisher)
+    services.policy = registered.policy()
     return registered
 
 

@@ -115,6 +115,8 @@ def test_each_command_adds_its_own_group(project: Project) -> None:
     project.make("test", "-k", "one")
     assert project.installs() == ["requirements/test.txt"]
     assert project.called[-1] == "python -m pytest -n 2 --dist loadscope -k one"
+    project.make("faults", "--only", "peer")
+    assert project.called == ["python -m tests.faults.storms --only peer"]
     project.make("check")
     assert project.installs() == ["requirements/check.txt"]
     assert project.called[1:] == ["python -m ruff check", "python -m ruff format --check", "python -m mypy"]
@@ -216,8 +218,11 @@ def test_check_names_what_failed(project: Project) -> None:
     ("args", "hint"),
     [
         (["tset"], "No command 'tset'. Did you mean test?"),
-        (["frobnicate"], "No command 'frobnicate'. Choose one of: dev, test, check, bench, lock, clean."),
-        ([], "Choose one of: dev, test, check, bench, lock, clean."),
+        (
+            ["frobnicate"],
+            "No command 'frobnicate'. Choose one of: dev, test, check, bench, faults, lock, clean.",
+        ),
+        ([], "Choose one of: dev, test, check, bench, faults, lock, clean."),
     ],
 )
 def test_bad_usage_is_answered_with_usage(project: Project, args: list[str], hint: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from mailer.errors import ConfigError
 from mailer.store.engine import create_engine
@@ -20,6 +20,8 @@ def resolve(given: Any) -> Session:
     Flask-SQLAlchemy-Lite's ``db.session`` exists only inside a context, so there ``db`` itself is given.
     """
     session = given
+    if isinstance(session, sessionmaker):
+        raise ConfigError("session", "is a sessionmaker, whose sessions nobody commits; pass a session")
     if not isinstance(session, Session) and not callable(session):
         session = getattr(session, "session", session)
     if not isinstance(session, Session) and callable(session):

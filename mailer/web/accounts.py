@@ -26,7 +26,7 @@ from mailer.web import accounts_ask, accounts_redeem, accounts_session
 from mailer.web import accounts_forms as forms
 from mailer.web.accounts_limits import AccountLimits
 from mailer.web.accounts_links import LIFETIME, AccountTokens, Purpose, provide_links
-from mailer.web.accounts_mail import MailerMailUtil
+from mailer.web.accounts_mail import SESSION, MailerMailUtil
 from mailer.web.accounts_state import (
     KEY,
     Accounts,
@@ -63,7 +63,9 @@ def init_accounts(app: flask.Flask, mailer: Any) -> None:
     settings = Settings.load(app.config)
     db = AccountDatabase(settings.store_url)
     db.init_app(app)
-    mailer.init_app(app, session=db.session)
+    # Account mails join this session, and they say so; a `delay` of anybody else commits by itself.
+    mailer.init_app(app)
+    app.extensions[SESSION] = db.session
     tokens = AccountTokens(settings.sealing_keys())
     provide_links(mailer, tokens)
     _configure(app, settings)

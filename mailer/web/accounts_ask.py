@@ -62,6 +62,7 @@ def _sign_up(address: Address, hashed: str, proof: str) -> None:
 def _say_it_exists(person: Person) -> None:
     settings = accounts().services.settings
     flask.current_app.extensions["mailer.send_email"].delay(
+        session=accounts().db.session,
         to=person.email,
         subject=f"You already have an account at {settings.site_name}",
         text="Hello,\n\nsomebody, perhaps you, tried to sign up with this address. You already have an "

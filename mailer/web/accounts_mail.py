@@ -34,6 +34,9 @@ TEMPLATES = {
 }
 """Flask-Security's names and ours. Any other mail goes out as Flask-Security wrote it, sealed."""
 
+SESSION = "mailer.accounts.session"
+"""In ``app.extensions``: the session that account mails join, where only they do."""
+
 _WITHIN = {
     "verify_email": "SECURITY_CONFIRM_EMAIL_WITHIN",
     "reset_password": "SECURITY_RESET_PASSWORD_WITHIN",
@@ -110,6 +113,8 @@ def _send_sealed(subject: str, to: str | tuple[str, str], text: str | None, html
 
 def _delay(*args: Any, **kwargs: Any) -> None:
     app = flask.current_app
+    if SESSION in app.extensions:  # else the application's own, if it gave Mailer one
+        kwargs["session"] = app.extensions[SESSION]
     lanes = app.extensions["mailer"].settings.lanes
     app.extensions["mailer.send_email"].delay(
         *args, lane="critical" if "critical" in lanes else "default", **kwargs

@@ -190,6 +190,32 @@ def test_an_eager_celery_delivers_at_once(tmp_path, mailer):
         assert send_email.delay(to="ada@x.test", **HI).state == "sent"
 
 
+def test_other_ways_to_call_a_task_lose_nothing_in_silence(alone):
+    """What cannot accept a message says so: a direct call, `apply`, and tasks that wait for a result."""
+    for call in (
+        lambda: send_email(to="a@x.test", **HI),
+        lambda: send_email.apply(kwargs={"to": "a@x.test"}),
+    ):
+        with pytest.raises(TypeError, match="delay"):
+            call()
+    with pytest.raises(TypeError, match="follow"):
+        send_email.apply_async(kwargs={"to": "a@x.test", **HI}, link=send_email.s())
+    assert stored(alone) == []
+
+
+def test_two_applications_may_share_a_queues_name(tmp_path, mailer):
+    """On one Redis, or two, queues are named alike: each wake-up finds the store that knows its id."""
+    redis = {"MAILER_BROKER_URL": "redis://127.0.0.1:1/0"}
+    one, two = (build(tmp_path, type(mailer)(), name=name, **redis) for name in ("one", "two"))
+    with one.app_context():
+        accepted = send_email.delay(to="ada@x.test", **HI)
+        task = two.extensions["mailer.send_email"]
+        task.push_request(delivery_info={"routing_key": task.queues.name("default")}, called_directly=False)
+        task.run(accepted.id)
+        task.pop_request()
+        assert accepted.state == "sent"
+
+
 def test_only_an_id_may_be_published(alone):
     """CE2: publishing anything but a message id is refused with what to call instead."""
     with pytest.raises(TypeError, match=r"send_email\.delay"):

@@ -36,7 +36,7 @@ def test_every_socket_has_a_timeout(settings):
     assert app.conf.broker_transport_options["socket_timeout"] == 30
     connection = Publisher(app).pool().connections.connection
     options = connection.transport_options
-    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (0.5, 0.5)
+    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (0.4, 0.4)
     assert connection.connect_timeout == 0.5
 
 
