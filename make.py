@@ -5,6 +5,7 @@
     python3 make.py test [ARGS]       run the tests; ARGS go to pytest
     python3 make.py check             lint, formatting, types
     python3 make.py bench NAME        measure; without NAME, say what can be measured
+    python3 make.py faults [OPTIONS]  break what can break while mails go out, and count every copy
     python3 make.py lock [--upgrade]  write requirements/*.txt anew from pyproject.toml
     python3 make.py clean             remove .venv and caches; never the data in .mailer
 
@@ -71,6 +72,12 @@ def bench(args: list[str]) -> None:
         sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(found)}")
     ensure("run")
     hand_over([*MODULE, f"bench.{args[0]}", *args[1:]])
+
+
+def faults(args: list[str]) -> None:
+    """Storms: `faults --only worker-kill` raises one of them."""
+    ensure("run", "test")
+    hand_over([*MODULE, "tests.faults.storms", *args])
 
 
 def lock(args: list[str]) -> None:
@@ -198,7 +205,7 @@ def hand_over(command: list[str]) -> None:
     os.execv(command[0], command)
 
 
-DOORS = (dev, test, check, bench, lock, clean)
+DOORS = (dev, test, check, bench, faults, lock, clean)
 COMMANDS: dict[str, Callable[[list[str]], None]] = {door.__name__: door for door in DOORS}
 
 
