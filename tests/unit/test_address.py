@@ -360,7 +360,7 @@ def test_hostile_input_costs_next_to_nothing(shape):
     short = seconds(lambda: Address.parse(shape(10_000)))
     long = seconds(lambda: Address.parse(shape(100_000)))
     assert long < 0.5
-    assert long < 30 * short + 0.01
+    assert long < 30 * short + 0.1
     assert seconds(lambda: Address.parse(("x" * 100_000, shape(100_000)))) < 0.5
 
 
