@@ -317,13 +317,16 @@ def judge(ground: Ground, name: str, seconds: float) -> Outcome:
 # The command
 
 
-HEAD = "| storm | store | accepted | delivered | held | lost | doubled (same bytes) | longest s | verdict |"
+HEAD = (
+    "| storm | store | accepted | delivered | held | lost | doubled (same bytes) "
+    "| longest s | slowest call s | verdict |"
+)
 
 
 def line(outcome: Outcome) -> str:
     o = outcome
-    cells = [o.name, o.store, o.accepted, o.delivered, o.held, o.lost, f"{o.doubled} ({o.same})", o.longest]
-    return f"| {' | '.join(map(str, [*cells, o.verdict]))} |"
+    cells = [o.name, o.store, o.accepted, o.delivered, o.held, o.lost, f"{o.doubled} ({o.same})"]
+    return f"| {' | '.join(map(str, [*cells, o.longest, o.slowest_call, o.verdict]))} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
