@@ -325,13 +325,13 @@ def test_what_is_accepted_is_one_address_to_others_too(text):
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """The best of three, so that a busy machine does not decide."""
+    """CPU seconds, the best of three: other work on the machine must not count."""
     best = float("inf")
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         with contextlib.suppress(InvalidAddress):
             call()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return best
 
 
@@ -360,7 +360,7 @@ def test_hostile_input_costs_next_to_nothing(shape):
     short = seconds(lambda: Address.parse(shape(10_000)))
     long = seconds(lambda: Address.parse(shape(100_000)))
     assert long < 0.5
-    assert long < 30 * short + 0.1
+    assert long < 30 * short + 0.01
     assert seconds(lambda: Address.parse(("x" * 100_000, shape(100_000)))) < 0.5
 
 

@@ -594,11 +594,11 @@ def test_hostile_bodies_take_linear_time(piece):
         text = piece * (size // len(piece))
         best = float("inf")
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()  # other work on the machine must not count
             built(text=text, html=text)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
     short, long = seconds(100_000), seconds(1_000_000)
     assert long < 1
-    assert long < 30 * short + 0.25
+    assert long < 30 * short + 0.02
