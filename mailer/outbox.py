@@ -199,7 +199,6 @@ def reap_and_expire(services: Services) -> None:
             now,
             crash_limit=services.settings.crash_limit,
             unknown_limit=policy.max_uncertain_tries,
-            unknown_delay=timedelta(seconds=policy.uncertain_delay_seconds),
         )
         expired = delivery_rows.expire(connection, now)
     if reaped or expired:

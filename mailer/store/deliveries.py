@@ -185,14 +185,13 @@ def reap(
     *,
     crash_limit: int,
     unknown_limit: int,
-    unknown_delay: timedelta,
     limit: int = 500,
 ) -> int:
     """Take back deliveries whose lease ran out; answer how many.
 
-    A text that may have gone out waits ``unknown_delay`` before the next try, or for a person if its
-    policy is ``hold`` or it may have made ``unknown_limit`` copies. Any other delivery that lost its
-    worker ``crash_limit`` times ends as failed.
+    The next try is due at once: the lease was waited for already. A text that may have gone out waits for
+    a person if its policy is ``hold`` or it may have made ``unknown_limit`` copies. Any other delivery that
+    lost its worker ``crash_limit`` times ends as failed.
     """
     lost = sa.select(d.id).where(_may("reap"), d.lease_until < now).limit(limit)
     unknown = d.marked_at.is_not(None)
@@ -210,7 +209,7 @@ def reap(
             code=None,
             reply=None,
             unknowns=d.unknowns + sa.case((unknown, 1), else_=0),
-            not_before=sa.case((unknown, (now + unknown_delay).timestamp()), else_=now.timestamp()),
+            not_before=now,
             state=sa.case((held, State.UNCERTAIN), (used_up, State.FAILED), else_=State.DEFERRED),
             ended_at=sa.case((held, None), (used_up, now.timestamp()), else_=None),
         )
