@@ -33,13 +33,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> flask.Flask:
     app = flask.Flask("mailer", template_folder=None, static_folder=None)
     app.config.from_mapping(config or {})
     settings = Settings.load(app.config)
+    _migrate(settings)
     if settings.default_sender is None:
         app.config["MAILER_DEFAULT_SENDER"] = default_sender(settings)
     app.secret_key = signing_key(settings.sealing_keys(), "cookies")
     for key, value in {"TRUSTED_HOSTS": trusted_hosts(settings), "MAX_CONTENT_LENGTH": 1_000_000}.items():
         if app.config[key] is None:  # Flask has both keys from the start, so setdefault does nothing
             app.config[key] = value
-    _migrate(settings)
     mailer = Mailer()
     init_accounts(app, mailer)
     init_console(app)

@@ -125,8 +125,11 @@ class Attachment:
     ) -> Attachment:
         """A file of this machine under its own name; no more than ``max_bytes`` of it are ever read."""
         path = Path(path)
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+        try:
+            with path.open("rb") as file:
+                content = file.read(max_bytes + 1)
+        except OSError as exc:
+            raise InvalidMessage(FIELD, f"has a file that cannot be read: {exc.strerror}") from None
         if len(content) > max_bytes:
             raise InvalidMessage(FIELD, f"has a file of more than {max_bytes:,} bytes; send a link instead")
         return cls(path.name, content, content_type, content_id)

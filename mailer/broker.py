@@ -58,7 +58,7 @@ _REDIS_WORKER = {
     "socket_keepalive": True,
     "health_check_interval": 25,
 }
-# A request that publishes must not: with these a frozen broker costs it half a second.
+# A request that publishes must not: with these a frozen broker costs it less than that.
 _REDIS_PUBLISHER = {"socket_timeout": 0.4, "socket_connect_timeout": 0.4, "max_retries": 0}
 _MEMORY = {"polling_interval": 0.01}
 

@@ -18,10 +18,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mailer.errors import ConfigError
+from mailer.address import Address
+from mailer.errors import ConfigError, InvalidAddress
 
 PREFIX = "MAILER_"
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+# What kombu carries wake-ups over that has been tried here, and Redis' relatives.
+_BROKERS = ("memory", "redis", "rediss", "redis+socket", "valkey", "valkeys", "amqp", "amqps", "pyamqp")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
@@ -34,6 +38,19 @@ def _http_base(url: str) -> str:
     if parts.username or parts.query or parts.fragment:
         raise ValueError("must hold nothing but scheme, host, port and path")
     return url.rstrip("/")
+
+
+def _broker(url: str) -> str:
+    if url.partition("://")[0] not in _BROKERS or "://" not in url:
+        raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _BROKERS)}")
+    return url
+
+
+def _sender(text: str) -> str:
+    try:
+        return str(Address.parse(text, "sender"))
+    except InvalidAddress as exc:
+        raise ValueError(f'{exc.problem}; write it as "Acme" <no-reply@acme.example>') from None
 
 
 class Settings(BaseSettings):
@@ -50,7 +67,7 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL of the store: sqlite:///… or postgresql+psycopg://…. "
         "Unset: mailer.db in the data folder.",
     )
-    broker_url: str = Field(
+    broker_url: Annotated[str, AfterValidator(_broker)] = Field(
         "memory://",
         description="Celery broker: redis://…, amqp://…, or memory:// for everything in one process.",
     )
@@ -71,7 +88,7 @@ class Settings(BaseSettings):
         description="The address people reach the application at; links use it. "
         "Unset: this machine, on the web port.",
     )
-    default_sender: str | None = Field(
+    default_sender: Annotated[str, AfterValidator(_sender)] | None = Field(
         None, description='Sender where a call names none: "Acme <no-reply@acme.example>".'
     )
     message_id_domain: str | None = Field(
@@ -212,8 +229,15 @@ def _from_flask(config: Mapping[str, Any]) -> dict[str, Any]:
             given[name] = config[key]
     sender = config.get("MAIL_DEFAULT_SENDER")
     if sender and "default_sender" not in given and not os.environ.get(f"{PREFIX}DEFAULT_SENDER"):
-        given["default_sender"] = "{} <{}>".format(*sender) if isinstance(sender, tuple) else str(sender)
+        given["default_sender"] = _named(sender) if isinstance(sender, tuple) else str(sender)
     return given
+
+
+def _named(sender: tuple[str, str]) -> str:
+    try:
+        return str(Address.parse(sender, "sender"))
+    except InvalidAddress as exc:
+        raise ConfigError("MAIL_DEFAULT_SENDER", exc.problem) from None
 
 
 def _as_config_error(exc: ValidationError) -> ConfigError:
@@ -225,7 +249,12 @@ def _as_config_error(exc: ValidationError) -> ConfigError:
 
 
 def _kept_key(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(
+            f"{PREFIX}DATA_DIR", f"cannot be made: {exc.strerror}; name another folder"
+        ) from None
     # Written whole under another name, then linked: of two first starts, one wins and both read its key.
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     if not path.exists():

@@ -6,6 +6,7 @@ in SQLite, and what was not sent when the process ended goes out at the next sta
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -78,10 +79,8 @@ class WebServer:
     def __init__(self, app: flask.Flask, host: str, port: int, threads: int = 8) -> None:
         try:
             self._server = waitress.create_server(app, host=host, port=port, threads=threads, ident=None)
-        except OSError:
-            raise ConfigError(
-                "MAILER_WEB_PORT", f"port {port} is already in use; set it to a free port, such as {port + 1}"
-            ) from None
+        except OSError as exc:
+            raise _not_bound(exc, host, port) from None
         self._thread = threading.Thread(target=self._server.run, name="mailer-web", daemon=True)
         self.url = f"http://{host}:{self._server.effective_port}"
 
@@ -97,6 +96,14 @@ class WebServer:
         """Serve until the process is told to end."""
         while self._thread.is_alive():
             time.sleep(0.5)
+
+
+def _not_bound(exc: OSError, host: str, port: int) -> ConfigError:
+    if exc.errno == errno.EADDRINUSE:
+        return ConfigError("MAILER_WEB_PORT", f"port {port} is already in use; set it to a free port")
+    if exc.errno == errno.EACCES:
+        return ConfigError("MAILER_WEB_PORT", f"port {port} is not ours to use; set it to one above 1023")
+    return ConfigError("MAILER_WEB_HOST", f"{host!r} is no address of this machine; 127.0.0.1 is")
 
 
 def _say_where(echo: Callable[[str], None], app: flask.Flask, web: WebServer, inbox: Inbox) -> None:

@@ -12,7 +12,7 @@ import flask
 from celery import Celery, signals
 from werkzeug.local import LocalProxy
 
-from mailer.broker import Publisher, Queues, adopt_celery, build_celery, is_memory
+from mailer.broker import Publisher, Queues, adopt_celery, build_celery
 from mailer.config import Settings
 from mailer.errors import ConfigError
 from mailer.rendering import Templates
@@ -148,19 +148,6 @@ class _Worker:
 # Signals are the whole process's: each handler looks up whose worker it is. Weak, so that an application
 # which is dropped, as in tests, goes with everything it holds.
 _workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
-
-
-@signals.worker_init.connect  # type: ignore[untyped-decorator]
-def _refuse_prefork_in_memory(sender: Any = None, **_: Any) -> None:
-    celery: Any = getattr(sender, "app", None)
-    if celery not in _workers or not is_memory(str(celery.conf.broker_url or "")):
-        return
-    if "prefork" in getattr(sender.pool_cls, "__module__", ""):
-        raise ConfigError(
-            "MAILER_BROKER_URL",
-            "is memory://, which a worker process cannot share with the web process; "
-            "set it to redis://… or run: mailer dev",
-        )
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

@@ -337,13 +337,20 @@ def _tidied(text: str) -> str:
 def _fallbacks(locale: str | None) -> Iterator[str]:
     """Folders to look in: ``pt-BR`` → pt-BR, pt_BR, pt, and the template's own folder (empty)."""
     if locale is not None:
-        tag = locale.replace("_", "-")
+        tag = _canonical(locale)
         while tag:
             yield tag
             if "-" in tag:
                 yield tag.replace("-", "_")
             tag = tag.rpartition("-")[0]
     yield ""
+
+
+def _canonical(locale: str) -> str:
+    """``DE_at`` as folders are named, ``de-AT``: RFC 5646 section 2.1.1, where case carries no meaning."""
+    language, *others = locale.replace("_", "-").split("-")
+    cased = [part.upper() if len(part) == 2 else part.title() if len(part) == 4 else part for part in others]
+    return "-".join([language.lower(), *cased])
 
 
 def _is_localisation(name: str, names: Collection[str]) -> bool:

@@ -19,7 +19,7 @@ from celery.result import AsyncResult
 
 from mailer import delivery, outbox
 from mailer.broker import Publisher, Queues
-from mailer.errors import InvalidMessage
+from mailer.errors import InvalidMessage, StoreError
 from mailer.message import Message
 from mailer.outbox import UNSET
 from mailer.retry import RetryPolicy
@@ -180,7 +180,12 @@ class SendEmail(Task):  # type: ignore[misc]
             return
         queue = (self.request.delivery_info or {}).get("routing_key", "")
         others = [task for task in _listening.get(queue, ()) if task is not self]
-        next((task for task in (self, *others) if task.deliver(args[0])), None)
+        for task in (self, *others):
+            try:
+                if task.deliver(args[0]):
+                    return
+            except StoreError as exc:  # the row stays due, and the sweeper repeats the wake-up
+                log.error("store.away", outcomes=0, error=str(exc))
 
     def deliver(self, id_: str) -> int:
         """Make one attempt at a message of this application; answer how many deliveries that was."""

@@ -45,7 +45,13 @@ def create_engine(url: str) -> Engine:
 
 def _sqlite(url: sa.URL) -> Engine:
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            problem = (
+                f"its folder cannot be made: {exc.strerror}; name another one, or another MAILER_DATA_DIR"
+            )
+            raise ConfigError("MAILER_DATABASE_URL", problem) from None
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     set_up_sqlite(engine)
     return engine
@@ -84,7 +90,7 @@ class Store:
             yield connection
 
     @contextmanager
-    def begin_soon(self, wait_seconds: float = 0.5) -> Iterator[Connection]:
+    def begin_soon(self, wait_seconds: float = 0.1) -> Iterator[Connection]:
         """As `begin`, but SQLite waits no longer than this for its write lock: for what can be left out."""
         with told_plainly(), self.engine.connect() as connection:
             driver = connection.connection.dbapi_connection

@@ -47,6 +47,10 @@ def test_booleans_from_the_environment_are_parsed(monkeypatch, text):
         ("LANES", "bulk", "default"),
         ("ON_UNCERTAIN", "maybe", "retry"),
         ("MAX_RETRIES", "-1", "0"),
+        ("LEASE_SECONDS", "inf", "finite"),
+        ("BROKER_URL", "localhost:6379", "redis://"),
+        ("BROKER_URL", "foo://bar", "redis://"),
+        ("DEFAULT_SENDER", "nobody-at-all", "write it as"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_fix(monkeypatch, name, value, says):
@@ -67,6 +71,13 @@ def test_a_misspelt_setting_gets_a_suggestion():
 def test_flask_mail_names_the_default_sender():
     """Flask-Mail's own keys are understood."""
     assert Settings.load({"MAIL_DEFAULT_SENDER": ("Me", "me@x.test")}).default_sender == "Me <me@x.test>"
+
+
+def test_a_folder_that_cannot_be_made_is_named():
+    """A data folder nobody can make is one line, not a traceback."""
+    Path("file").write_text("")
+    with pytest.raises(ConfigError, match="MAILER_DATA_DIR"):
+        Settings.load({"MAILER_DATA_DIR": "file/data"}).sealing_keys()
 
 
 def test_links_follow_the_web_port():
