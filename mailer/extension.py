@@ -20,7 +20,7 @@ from mailer.retry import RetryPolicy
 from mailer.sealing import Sealer
 from mailer.services import ContextProvider, Provider, Services
 from mailer.store import Store, create_engine
-from mailer.store.joining import engine_of
+from mailer.store.joining import bind_of, engine_beside
 from mailer.sweeper import Sweeper
 from mailer.tasks import SendEmail, register
 from mailer.transports.factory import transport_for
@@ -79,8 +79,12 @@ class Mailer:
         return keep
 
     def _build(self, app: flask.Flask, settings: Settings, session: Any) -> Services:
-        engine = None if session is None or settings.database_url else engine_of(app, session)
-        store = Store(engine or create_engine(settings.store_url), Sealer(settings.sealing_keys()))
+        theirs = None if session is None else bind_of(app, session)
+        if settings.database_url is not None or theirs is None:
+            engine = create_engine(settings.store_url)
+        else:
+            engine = engine_beside(theirs)
+        store = Store(engine, Sealer(settings.sealing_keys()))
         return Services(
             settings=settings,
             store=store,

@@ -68,15 +68,29 @@ def _watch(session: Session) -> None:
             left[0][2]([id_ for id_, _announce, _dropped in left])
 
 
-def engine_of(app: Any, given: Any) -> sa.Engine | None:
-    """The engine our workers use when the rows live in the session's database; None to build our own.
+def bind_of(app: Any, given: Any) -> sa.Engine:
+    """The engine of an application's session, made fit for mails in savepoints."""
+    with app.app_context():
+        bind = resolve(given).get_bind()
+    engine = bind if isinstance(bind, sa.Engine) else bind.engine
+    if engine.dialect.name == "sqlite" and not sa.event.contains(engine, "savepoint", _begin_first):
+        sa.event.listen(engine, "savepoint", _begin_first)
+    return engine
+
+
+def _begin_first(connection: sa.Connection, _name: str) -> None:
+    # Python's driver begins a transaction at the first write, and SAVEPOINT is none. A savepoint that comes
+    # first is then the transaction itself, its release a commit, and a later rollback takes nothing back.
+    if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+        connection.exec_driver_sql("BEGIN")
+
+
+def engine_beside(engine: sa.Engine) -> sa.Engine:
+    """The engine our workers use on the database of a caller's engine.
 
     A database in memory exists only in its own engine. Any other gets an engine of ours on the same
     URL: workers need write-ahead logging and immediate locks, which would change the host's own engine.
     """
-    with app.app_context():
-        bind = resolve(given).get_bind()
-    engine = bind if isinstance(bind, sa.Engine) else bind.engine
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         return engine
     return create_engine(engine.url.render_as_string(hide_password=False))

@@ -9,7 +9,10 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import flask
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from mailer import (
     Attachment,
@@ -23,6 +26,7 @@ from mailer import (
 )
 from mailer import outbox as outbox_module
 from mailer.store import queries
+from mailer.store.migrations import upgrade
 from tests.delivery.conftest import Note, build
 
 HI = {"subject": "Hi", "text": "Hello"}
@@ -70,6 +74,30 @@ def test_a_rolled_back_savepoint_takes_its_mail_along(app, db, published):
         db.session.commit()
     assert inner.id in published
     assert [m.id for m in stored(app)] == [inner.id]
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_a_savepoint_that_comes_first_is_not_the_transaction(tmp_path, mailer, kind):
+    """RT3: on SQLite too a root rollback takes back what a released savepoint held, and a commit keeps it."""
+    url = "sqlite://" if kind == "memory" else f"sqlite:///{tmp_path / 'plain.db'}"
+    pool = (
+        {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}} if kind == "memory" else {}
+    )
+    session = Session(sa.create_engine(url, **pool))
+    app = flask.Flask("plain")
+    app.config.update(MAILER_DATA_DIR=str(tmp_path), MAILER_DEFAULT_SENDER="me@acme.test")
+    mailer.init_app(app, session=session)
+    upgrade(app.extensions["mailer"].store.engine)
+    with app.app_context():
+        with session.begin_nested():
+            send_email.delay(to="gone@x.test", **HI)
+        session.rollback()
+        with session.begin_nested():
+            kept = send_email.delay(to="kept@x.test", **HI)
+        session.commit()
+    assert [m.id for m in stored(app)] == [kept.id]
+    session.close()
+    session.get_bind().dispose()
 
 
 def test_a_forgotten_commit_is_said_aloud(app, db, published, caplog):
