@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     on_uncertain: Literal["retry", "hold"] = Field(
         "retry", description="When the text went out and the answer was lost: send again, or ask a person."
     )
+    keep_idempotency_keys: Annotated[float, Field(ge=86_400, le=10**9, allow_inf_nan=False)] = Field(
+        86_400, description="Seconds for which an idempotency key is kept: a day, or longer."
+    )
     max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
         50, description="Most recipients of one message, to, cc and bcc together."
     )

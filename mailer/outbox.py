@@ -47,17 +47,19 @@ def accept(
     message: Message,
     *,
     session: Any = UNSET,
+    scope: str = "",
     resent_from: str | None = None,
     by: str = "",
 ) -> str:
     """Check and store a message; answer its id. A wake-up is published once it is committed.
 
-    With a ``session`` the rows join its transaction and exist exactly if that commits. Without one they
+    ``scope`` says who chose the idempotency key: the same key in another scope is another key. With a
+    ``session`` the rows join its transaction and exist exactly if that commits. Without one they
     are committed when this returns. Raises InvalidMessage, IdempotencyConflict or StoreError; then
     nothing was stored.
     """
     check(services, message)
-    new = _new_row(services, message, resent_from)
+    new = _new_row(services, message, scope, resent_from)
     joined = services.session if session is UNSET else session
     if joined is not None:
         with store.engine.told_plainly():
@@ -97,7 +99,7 @@ def _rough_bytes(value: Any) -> int:
     return len(str(value))
 
 
-def _new_row(services: Services, message: Message, resent_from: str | None) -> NewMessage:
+def _new_row(services: Services, message: Message, scope: str, resent_from: str | None) -> NewMessage:
     id_, now = str(uuid_utils.uuid7()), services.now()
     content, secrets = content_of(message)
     domain = services.settings.message_id_domain or message.sender.domain
@@ -112,6 +114,7 @@ def _new_row(services: Services, message: Message, resent_from: str | None) -> N
         subject=message.subject,
         tags=message.tags,
         metadata=message.metadata,
+        idempotency_scope=scope if message.idempotency_key else "",
         idempotency_key=message.idempotency_key,
         fingerprint=_fingerprint(services, message) if message.idempotency_key else None,
         resent_from=resent_from,
@@ -131,7 +134,10 @@ def _fingerprint(services: Services, message: Message) -> str:
 
 def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> str:
     if not message_rows.accept(connection, new, services.store.sealer):
-        return _same_as_before(connection, new)
+        if id_ := _same_as_before(services, connection, new):
+            return id_
+        if not message_rows.accept(connection, new, services.store.sealer):
+            raise StoreError("the idempotency key changed hands meanwhile; nothing was accepted, try again")
     if new.resent_from:
         told = {"by": by, "as": new.id}
         message_rows.add_events(connection, new.resent_from, new.created_at, [(Event.RESENT, told)])
@@ -140,13 +146,19 @@ def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> st
     return new.id
 
 
-def _same_as_before(connection: Any, new: NewMessage) -> str:
-    twin = message_rows.idempotent_twin(connection, new.idempotency_key or "")
-    if twin is None or twin[1] != new.fingerprint:
+def _same_as_before(services: Services, connection: Any, new: NewMessage) -> str | None:
+    """The id of the message that was accepted under this key; None if it holds the key no longer."""
+    twin = message_rows.idempotent_twin(connection, new.idempotency_scope, new.idempotency_key or "")
+    if twin is None:
+        return None
+    if twin.created_at < new.created_at - timedelta(seconds=services.settings.keep_idempotency_keys):
+        message_rows.release_key(connection, twin.id)
+        return None
+    if twin.fingerprint != new.fingerprint:
         raise IdempotencyConflict(
             "idempotency_key: it was used for a message with other content; use a new key for new content"
         )
-    return twin[0]
+    return str(twin.id)
 
 
 def _wakeups(new: NewMessage) -> list[Wakeup]:
@@ -225,9 +237,9 @@ def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None
         message_from(content, secrets),
         send_at=None,
         expires_at=None if lifetime is None else now + lifetime,
-        idempotency_key=f"resend:{id_}:{idempotency_key}"[:256] if idempotency_key else None,
+        idempotency_key=idempotency_key,
     )
-    return accept(services, again, session=None, resent_from=id_, by=by)
+    return accept(services, again, session=None, scope=f"resend:{id_}", resent_from=id_, by=by)
 
 
 def retry(services: Services, id_: str, *, by: str) -> int:

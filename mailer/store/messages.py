@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection, Row, RowMapping
 
 from mailer.events import Event
 from mailer.sealing import Sealer
@@ -35,6 +35,7 @@ class NewMessage:
     subject: str | None
     tags: Sequence[str]
     metadata: Mapping[str, str]
+    idempotency_scope: str
     idempotency_key: str | None
     fingerprint: str | None
     resent_from: str | None
@@ -57,25 +58,26 @@ class Rendered:
 _COLUMNS = [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
 _ACCEPTED = {
     "sqlite": sqlite.insert(messages)
-    .on_conflict_do_nothing(index_elements=["idempotency_key"])
+    .on_conflict_do_nothing(index_elements=["idempotency_scope", "idempotency_key"])
     .returning(messages.c.id),
     "postgresql": postgresql.insert(messages)
-    .on_conflict_do_nothing(index_elements=["idempotency_key"])
+    .on_conflict_do_nothing(index_elements=["idempotency_scope", "idempotency_key"])
     .returning(messages.c.id),
 }
 _DELIVERY = sa.insert(deliveries)
 _EVENT = sa.insert(events)
 _BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
-_BY_KEY = sa.select(messages.c.id, messages.c.fingerprint).where(
-    messages.c.idempotency_key == sa.bindparam("key")
+_BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at).where(
+    messages.c.idempotency_scope == sa.bindparam("scope"),
+    messages.c.idempotency_key == sa.bindparam("key"),
 )
 
 
 def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
     """Insert the message, its deliveries and its first events.
 
-    False, with nothing written, if its idempotency key is taken: see `idempotent_twin`. ``published_at``
-    is set at once, on the caller's word that it will publish after the commit.
+    False, with nothing written, if its idempotency key is taken in its scope: see `idempotent_twin`.
+    ``published_at`` is set at once, on the caller's word that it will publish after the commit.
     """
     if connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).one_or_none() is None:
         return False
@@ -107,7 +109,8 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
 
 def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
     names = ("id", "created_at", "message_id", "template", "locale", "lane", "sender", "subject",
-             "idempotency_key", "fingerprint", "resent_from", "send_at", "expires_at")  # fmt: skip
+             "idempotency_scope", "idempotency_key", "fingerprint", "resent_from", "send_at",
+             "expires_at")  # fmt: skip
     return {
         **{name: getattr(new, name) for name in names},
         "tags": list(new.tags),
@@ -135,10 +138,26 @@ def add_events(
     connection.execute(_EVENT, rows)
 
 
-def idempotent_twin(connection: Connection, key: str) -> tuple[str, str] | None:
-    """The id and fingerprint of the message accepted under this key, None if there is none."""
-    row = connection.execute(_BY_KEY, {"key": key}).one_or_none()
-    return None if row is None else (row.id, row.fingerprint)
+def idempotent_twin(connection: Connection, scope: str, key: str) -> Row[Any, Any, Any] | None:
+    """The id, fingerprint and acceptance of the message that has this key, None if there is none."""
+    return connection.execute(_BY_KEY, {"scope": scope, "key": key}).one_or_none()
+
+
+def release_keys(connection: Connection, accepted_before: datetime, limit: int) -> int:
+    """Forget idempotency keys that need not be kept any longer; answer how many."""
+    over = (messages.c.idempotency_key.is_not(None), messages.c.created_at < accepted_before)
+    ids = sa.select(messages.c.id).where(*over).order_by(messages.c.created_at).limit(limit)
+    return _release(connection, messages.c.id.in_(ids))
+
+
+def release_key(connection: Connection, message: str) -> None:
+    """Forget the idempotency key of one message: another may have it now."""
+    _release(connection, messages.c.id == message)
+
+
+def _release(connection: Connection, which: sa.ColumnElement[bool]) -> int:
+    released = sa.update(messages).where(which).values(idempotency_key=None, fingerprint=None)
+    return connection.execute(released).rowcount
 
 
 def load(connection: Connection, message: str) -> RowMapping | None:

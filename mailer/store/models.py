@@ -58,7 +58,10 @@ messages = sa.Table(
     sa.Column("subject", sa.String(1000), comment="null until a template has been rendered"),
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
-    sa.Column("idempotency_key", sa.String(256)),
+    sa.Column(
+        "idempotency_scope", sa.String(80), nullable=False, server_default="", comment="who chose the key"
+    ),
+    sa.Column("idempotency_key", sa.String(256), comment="null again once it need not be kept any longer"),
     sa.Column("fingerprint", sa.String(64), comment="SHA-256 of the content, set with the key"),
     sa.Column("resent_from", sa.String(36), sa.ForeignKey(f"{PREFIX}messages.id", ondelete="SET NULL")),
     sa.Column("send_at", Instant),
@@ -66,15 +69,34 @@ messages = sa.Table(
     sa.Column("ended_at", Instant, comment="when the last delivery reached a final state"),
     sa.Column("has_secrets", sa.Boolean, nullable=False, comment="content held a Secret"),
     sa.Column("erased_at", Instant, comment="when secrets and the rendered original were erased"),
+    sa.Column("body_erased_at", Instant, comment="when all of its content was erased, by policy or request"),
     # Sealed, and last in the row: SQLite then reads the columns before them without touching these.
     sa.Column("content", sa.LargeBinary, comment="sealed JSON of the call"),
     sa.Column("secrets", sa.LargeBinary, comment="sealed JSON of the Secret values; erased at the end"),
     sa.Column("rendered", sa.LargeBinary, comment="sealed bytes of the mail, frozen at the first attempt"),
     sa.Column("preview", sa.LargeBinary, comment="sealed bytes with secrets masked; takes over at the end"),
-    sa.UniqueConstraint("idempotency_key"),
+    sa.UniqueConstraint("idempotency_scope", "idempotency_key"),
     sa.CheckConstraint("idempotency_key IS NULL OR fingerprint IS NOT NULL", name="key_has_fingerprint"),
     sa.CheckConstraint("expires_at IS NULL OR expires_at > created_at", name="expires_after_creation"),
     sa.Index(None, "resent_from"),
+    sa.Index(
+        f"ix_{PREFIX}messages_keyed",
+        "created_at",
+        sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+    ),
+    sa.Index(
+        f"ix_{PREFIX}messages_ended",
+        "ended_at",
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    ),
+    sa.Index(
+        f"ix_{PREFIX}messages_with_body",
+        "ended_at",
+        sqlite_where=sa.text("ended_at IS NOT NULL AND body_erased_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL AND body_erased_at IS NULL"),
+    ),
 )
 
 deliveries = sa.Table(
@@ -114,9 +136,17 @@ deliveries = sa.Table(
     sa.Index(f"ix_{PREFIX}deliveries_state", "state", "message"),
     sa.Index(
         f"ix_{PREFIX}deliveries_due",
+        "lane",
         "not_before",
         sqlite_where=sa.text(_one_of("state", CLAIMABLE)),
         postgresql_where=sa.text(_one_of("state", CLAIMABLE)),
+    ),
+    sa.Index(
+        f"ix_{PREFIX}deliveries_suspects",
+        "lane",
+        "not_before",
+        sqlite_where=sa.text(f"crashes > 0 AND {_one_of('state', CLAIMABLE)}"),
+        postgresql_where=sa.text(f"crashes > 0 AND {_one_of('state', CLAIMABLE)}"),
     ),
     sa.Index(
         f"ix_{PREFIX}deliveries_expiring",
@@ -141,6 +171,16 @@ events = sa.Table(
     sa.Column("name", sa.String(32), nullable=False, comment="see mailer.events"),
     sa.Column("data", sa.JSON, nullable=False),
     sa.Index(f"ix_{PREFIX}events_message", "message", "id"),
+)
+
+workers = sa.Table(
+    f"{PREFIX}workers",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False, comment="host and process"),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False, comment="it was alive"),
+    sa.Column("consumed_at", Instant, comment="it took a wake-up from the broker: it does its work"),
 )
 
 operators = sa.Table(

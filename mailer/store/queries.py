@@ -64,6 +64,7 @@ class MessageView:
     ended_at: datetime | None
     has_secrets: bool
     erased_at: datetime | None
+    body_erased_at: datetime | None
     deliveries: Sequence[DeliveryView]
     events: Sequence[EventView]
 
@@ -215,6 +216,6 @@ def _deliveries(connection: Connection, ids: Sequence[str]) -> dict[str, list[De
 def _view(
     row: sa.RowMapping, found: list[DeliveryView], told: Sequence[EventView], resent_as: Sequence[str]
 ) -> MessageView:
-    kept = {k: v for k, v in row.items() if k not in ("idempotency_key", "fingerprint")}
+    kept = {k: v for k, v in row.items() if k not in ("idempotency_scope", "idempotency_key", "fingerprint")}
     state = summarise(delivery.state for delivery in found)
     return MessageView(**kept, state=state, deliveries=found, events=told, resent_as=resent_as)

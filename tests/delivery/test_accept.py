@@ -312,6 +312,23 @@ def test_an_idempotency_key_makes_one_mail(alone):
         send_email.delay(to="b@x.test", idempotency_key="k", **HI)
 
 
+def test_an_idempotency_key_is_kept_for_a_day_and_in_its_scope(alone):
+    """RT10: for at least 24 h it names the same mail; then it is free. In another scope it is another key."""
+    services = alone.extensions["mailer"]
+    now = services.now()
+    first = send_email.delay(to="a@x.test", idempotency_key="k", **HI).id
+    services.now = lambda: now + timedelta(hours=23, minutes=59)
+    assert send_email.delay(to="a@x.test", idempotency_key="k", **HI).id == first
+    with pytest.raises(IdempotencyConflict):
+        send_email.delay(to="b@x.test", idempotency_key="k", **HI)
+    again = outbox_module.resend(services, first, by="me", idempotency_key="k")
+    assert outbox_module.resend(services, first, by="me", idempotency_key="k") == again != first
+    services.now = lambda: now + timedelta(hours=24, minutes=1)
+    later = send_email.delay(to="b@x.test", idempotency_key="k", **HI).id
+    assert later != first
+    assert len(stored(alone)) == 3
+
+
 def test_nothing_readable_is_stored(alone, tmp_path):
     """PD3, promise 4: neither context nor secret can be read in the database file."""
     send_email.delay(

@@ -56,6 +56,7 @@ def new_message(**changes) -> NewMessage:
         "subject": None,
         "tags": ["signup"],
         "metadata": {},
+        "idempotency_scope": "",
         "idempotency_key": None,
         "fingerprint": None,
         "resent_from": None,

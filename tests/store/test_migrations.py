@@ -44,6 +44,27 @@ def test_the_migrations_make_the_tables_of_the_models(engine):
         assert migrations.current(connection) == migrations.head()
 
 
+def test_an_upgrade_keeps_every_row(engine):
+    """A table that SQLite must rebuild keeps its rows, and those that refer to them."""
+    migrations.to(engine, "0004")
+    insert = """INSERT INTO mailer_messages
+        (id, created_at, message_id, lane, sender, tags, metadata, has_secrets)
+        VALUES ('m', 1, '<m@x>', 'bulk', 'me@x.test', '[]', '{}', :no)"""
+    delivery = """INSERT INTO mailer_deliveries (message, recipient, kind, lane, state, on_uncertain,
+        not_before, attempts, crashes, unknowns)
+        VALUES ('m', 'a@x.test', 'to', 'bulk', 'queued', 'hold', 1, 0, 0, 0)"""
+    with engine.begin() as connection:
+        connection.execute(sa.text(insert), {"no": False})
+        connection.execute(sa.text(delivery))
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM mailer_messages")) == 1
+        assert connection.scalar(sa.text("SELECT message FROM mailer_deliveries")) == "m"
+        if engine.dialect.name == "sqlite":
+            assert connection.execute(sa.text("PRAGMA foreign_key_check")).all() == []
+            assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
+
+
 def test_several_processes_may_upgrade_at_once(engine):
     """Web and workers start together on an empty database: one migrates, all find it done."""
     failures: list[Exception] = []

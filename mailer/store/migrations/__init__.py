@@ -6,7 +6,9 @@ They keep their place in ``mailer_alembic_version``. A host that shares its data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from alembic import command
@@ -24,10 +26,33 @@ _LOCK = 7263501
 
 def upgrade(engine: Engine) -> None:
     """Bring the tables to this version of the package. Safe to call from several processes at once."""
-    with engine.begin() as connection:
+    to(engine, "head")
+
+
+def to(engine: Engine, revision: str) -> None:
+    """Bring the tables up to a revision."""
+    with _without_cascades(engine) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        command.upgrade(_config(connection), "head")
+        command.upgrade(_config(connection), revision)
+
+
+@contextmanager
+def _without_cascades(engine: Engine) -> Iterator[Connection]:
+    """A connection on which SQLite lets a table be rebuilt: its DROP would delete what refers to it.
+
+    https://www.sqlite.org/lang_altertable.html#otheralter
+    """
+    with engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        if not isinstance(driver, sqlite3.Connection):
+            yield connection
+            return
+        driver.execute("PRAGMA foreign_keys=OFF")
+        try:
+            yield connection
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def current(connection: Connection) -> str | None:
