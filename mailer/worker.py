@@ -28,6 +28,8 @@ def work(app: flask.Flask, *, concurrency: int, pool: str = "prefork", log_level
         raise ConfigError(
             "MAILER_BROKER_URL", "is memory://, which processes cannot share; use --pool threads"
         )
+    if os.geteuid() == 0:
+        log.warning("worker.runs_as_root", hint="run it as a user who owns nothing but the data folder")
     worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level)
     worker.start()
     # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing.
