@@ -150,6 +150,13 @@ def ping(connection: Connection) -> None:
     connection.execute(sa.select(messages.c.id).limit(1))
 
 
+def clock(connection: Connection) -> datetime | None:
+    """What time the database's machine has, aware; None on SQLite, which has no other machine."""
+    if connection.dialect.name != "postgresql":
+        return None
+    return connection.scalar(sa.select(sa.func.clock_timestamp()))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
