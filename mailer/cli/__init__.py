@@ -15,7 +15,7 @@ Exit codes:
 ==  =====================================================================
 """
 
-from mailer.cli import messages, operators, run  # they add their commands to the group
+from mailer.cli import doctor, messages, operators, run  # they add their commands to the group
 from mailer.cli.group import mailer, main
 
-__all__ = ["mailer", "main", "messages", "operators", "run"]
+__all__ = ["doctor", "mailer", "main", "messages", "operators", "run"]

@@ -1,0 +1,106 @@
+"""The application itself: debug mode, addresses, keys, and the way to the mail server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from mailer.config import NEW_KEY
+from mailer.doctor.findings import Finding, Patient, error, ok, warning
+from mailer.transports.local import LocalTransport
+from mailer.transports.url import Security, SmtpConfig, is_loopback
+
+_LONG_ENOUGH = 32
+_PLACEHOLDER = re.compile("change|secret|password|example|default|your|1234|^dev", re.IGNORECASE)
+
+
+def debug(patient: Patient) -> Iterator[Finding]:
+    """Debug pages run code for whoever sees them."""
+    if patient.app.debug:
+        yield error("debug", "Flask's debug mode is on", "unset FLASK_DEBUG and DEBUG")
+    else:
+        yield ok("debug", "off")
+
+
+def base_url(patient: Patient) -> Iterator[Finding]:
+    """Links carry tokens, so they go over https."""
+    if not patient.in_production:
+        step = "set MAILER_BASE_URL to the https address before others get mail"
+        yield warning("base_url", "is this machine, where nobody else can follow a link", step)
+    elif not patient.services.settings.base_url.startswith("https:"):
+        step = "set MAILER_BASE_URL to an https address"
+        yield error("base_url", "is http: links and log-ins can be read on the way", step)
+    else:
+        yield ok("base_url", "https")
+
+
+def secret_keys(patient: Patient) -> Iterator[Finding]:
+    """A key that somebody can guess, or finds beside what it seals, seals nothing."""
+    settings, kept = patient.services.settings, patient.services.settings.data_dir / "secret-key"
+    if any(is_guessable(key.get_secret_value()) for key in settings.secret_keys):
+        yield error("secret_keys", "a key is short or can be guessed", f"make one with: {NEW_KEY}")
+    elif settings.secret_keys:
+        yield ok("secret_keys", f"{len(settings.secret_keys)} set")
+    elif patient.in_production:
+        step = "move what the file holds into MAILER_SECRET_KEYS, so that what it sealed can still be opened"
+        yield error("secret_keys", f"none is set; the one in use lies beside the mails, in {kept}", step)
+    else:
+        yield ok("secret_keys", f"made here, and kept in {kept}")
+
+
+def flask_secret_key(patient: Patient) -> Iterator[Finding]:
+    """Whoever guesses it signs a session cookie as anybody."""
+    key = patient.app.secret_key
+    if not key:
+        return
+    if is_guessable(key if isinstance(key, str) else key.hex(), 16):
+        level = error if patient.in_production else warning
+        yield level("flask_secret_key", "SECRET_KEY is short or can be guessed", f"make one with: {NEW_KEY}")
+    else:
+        yield ok("flask_secret_key", "set")
+
+
+def is_guessable(key: str, shortest: int = _LONG_ENOUGH) -> bool:
+    """Whether somebody may have thought of this key instead of rolling it."""
+    return len(key) < shortest or len(set(key)) < 8 or bool(_PLACEHOLDER.search(key))
+
+
+def default_sender(patient: Patient) -> Iterator[Finding]:
+    """Without it each call has to name a sender."""
+    if patient.services.settings.default_sender is None:
+        found = "is not set: calls must name one; the service's own mails come from no-reply@ its host"
+        yield warning("default_sender", found, "set MAILER_DEFAULT_SENDER")
+    else:
+        yield ok("default_sender", "set")
+
+
+def smtp(patient: Patient) -> Iterator[Finding]:
+    """The mail server is the one it says it is, and nobody reads the password on the way."""
+    config = getattr(patient.services.transport, "config", None)
+    if isinstance(config, SmtpConfig):
+        yield from _server(config, patient)
+    elif isinstance(patient.services.transport, LocalTransport):
+        name = patient.services.transport.name
+        yield warning("smtp", f"the transport is {name}: nothing is sent", "set MAILER_SMTP_URL=smtp://…")
+    else:
+        yield ok("smtp", "a transport of the application's own")
+
+
+def _server(config: SmtpConfig, patient: Patient) -> Iterator[Finding]:
+    far = not is_loopback(config.host)
+    clear = config.security in (Security.NONE, Security.OPTIONAL)
+    unverified = config.security is not Security.NONE and not config.verify
+    if far and unverified:
+        found = f"{config.name}: any certificate is taken, so anybody can be that server"
+        yield error("smtp_certificate", found, "remove verify=off; name its authority with ca_file=/path")
+    if far and clear and config.username:
+        found = f"{config.name}: the password may travel without TLS"
+        yield error("smtp_password", found, "use starttls=required, or smtps://")
+    elif far and clear:
+        found = f"{config.name}: mails may travel without TLS"
+        yield warning("smtp_tls", found, "use starttls=required, unless it is in your own network")
+    elif not far and patient.in_production and patient.services.settings.smtp_url is None:
+        found = f"{config.name} is used, since no server is named: is it the inbox for trying things out?"
+        yield warning("smtp", found, "set MAILER_SMTP_URL")
+    elif not (far and unverified):
+        yield ok("smtp", f"{config.name}, TLS: {config.security.value}")
