@@ -102,7 +102,7 @@ class Queues:
     def __init__(self, settings: Settings, broker_url: str) -> None:
         unique = f".{secrets.token_hex(4)}" if is_memory(broker_url) else ""
         self._prefix = f"{settings.queue_prefix}{unique}"
-        self.lanes = list(settings.lanes)
+        self.lanes = settings.lane_names
 
     def name(self, lane: str) -> str:
         """The queue of a lane; a lane that was configured away falls to ``default``."""

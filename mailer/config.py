@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from mailer.address import Address
 from mailer.errors import ConfigError, InvalidAddress
+from mailer.lanes import LANES, Lane
 
 PREFIX = "MAILER_"
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
@@ -116,8 +117,10 @@ class Settings(BaseSettings):
     inbox_smtp_port: Port = Field(1025, description="SMTP port of the embedded inbox.")
 
     # What is accepted
-    lanes: Annotated[list[str], NoDecode] = Field(
-        ["critical", "default", "bulk"], description="Comma-separated lanes, most urgent first."
+    lanes: Annotated[list[Lane], NoDecode] = Field(
+        list(LANES),
+        description="Lanes, most urgent first: name:weight:share. The share is in percent of a worker, "
+        "for the lane and those after it together.",
     )
     on_uncertain: Literal["retry", "hold"] = Field(
         "retry", description="When the text went out and the answer was lost: send again, or ask a person."
@@ -165,7 +168,13 @@ class Settings(BaseSettings):
             else given | {"base_url": f"http://127.0.0.1:{given.get('web_port', 8000)}"}
         )
 
-    @field_validator("secret_keys", "trusted_hosts", "lanes", mode="before")
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _parse_lanes(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        return [Lane.parse(part) if isinstance(part, str) else part for part in parts]
+
+    @field_validator("secret_keys", "trusted_hosts", mode="before")
     @classmethod
     def _split_on_commas(cls, value: Any) -> Any:
         return (
@@ -181,9 +190,10 @@ class Settings(BaseSettings):
 
     @field_validator("lanes")
     @classmethod
-    def _at_least_default(cls, lanes: list[str]) -> list[str]:
-        if "default" not in lanes or not all(name.isidentifier() for name in lanes):
-            raise ValueError("must be plain words, one of them 'default'")
+    def _at_least_default(cls, lanes: list[Lane]) -> list[Lane]:
+        names = [lane.name for lane in lanes]
+        if "default" not in names or len(set(names)) < len(names):
+            raise ValueError("must be different words, one of them 'default'")
         return lanes
 
     @classmethod
@@ -200,6 +210,11 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as exc:
             raise _as_config_error(exc) from None
+
+    @property
+    def lane_names(self) -> list[str]:
+        """The names of the lanes, the most urgent first."""
+        return [lane.name for lane in self.lanes]
 
     @property
     def store_url(self) -> str:

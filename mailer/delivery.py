@@ -1,7 +1,9 @@
 """One attempt, from a wake-up to a recorded outcome: claim, render, transmit, judge, record, announce.
 
-Six steps, six functions, in the order they run. Each takes the whole batch, so that serving many
-messages at once needs no other path than serving one. No transaction is open while SMTP is spoken.
+Six steps, six functions, in the order they run. A batch is claimed, rendered and transmitted together;
+each message of it is judged, recorded and announced as soon as its answer is there, so that a process
+that dies leaves at most one text per connection of which nothing is known. No transaction is open while
+SMTP is spoken.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from mailer import mime, rendering
@@ -47,6 +50,7 @@ class Job:
     data: bytes = b""
     expired: bool = False
     marked: bool = False
+    settled: bool = False
     transport: str = ""
     seconds: float = 0.0
     results: Mapping[str, Result] = field(default_factory=dict)
@@ -61,11 +65,19 @@ def deliver(services: Services, message: str) -> int:
     return _attempt(services, lease, claimed)
 
 
-def deliver_due(services: Services, limit: int = 50) -> int:
-    """Make one attempt at what has been due the longest; answer how many deliveries that was."""
+def deliver_due(services: Services, lane: str, limit: int, *, suspects: bool = True) -> int:
+    """Attempt what has been due the longest in a lane; answer how many deliveries that was.
+
+    If a delivery is due that lost a worker before, then only that one: it may be what killed it, and
+    must not take neighbours along. Without ``suspects`` these are left to others.
+    """
     lease = _new_lease(services)
     with services.store.begin() as connection:
-        claimed = rows.claim_due(connection, limit, lease.token, services.now(), lease.duration)
+        now, claimed = services.now(), list[Claimed]()
+        if suspects:
+            claimed = rows.claim_suspect(connection, lane, lease.token, now, lease.duration)
+        if not claimed:
+            claimed = rows.claim_due(connection, lane, limit, lease.token, now, lease.duration)
     return _attempt(services, lease, claimed)
 
 
@@ -78,11 +90,20 @@ def _attempt(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> in
         return 0
     with keep(services, lease):
         jobs = render(services, lease, claimed)
-        transmit(services, lease, jobs)
-        judge_results(services, jobs)
-        recorded = record(services, lease, jobs)
-    announce(recorded)
+        for job in jobs:
+            if job.outcomes:  # it could not be rendered
+                _settle(services, lease, job)
+        transmit(services, lease, [job for job in jobs if job.data])
     return len(claimed)
+
+
+def _settle(services: Services, lease: Lease, job: Job, receipt: Receipt | None = None) -> None:
+    """The last three steps, for one message."""
+    if receipt is not None:
+        job.transport, job.seconds, job.results = receipt.transport, receipt.seconds, receipt.results
+    judge_results(services, job)
+    announce(record(services, lease, job))
+    job.settled = True
 
 
 def render(services: Services, lease: Lease, claimed: Sequence[Claimed]) -> list[Job]:
@@ -116,8 +137,11 @@ def _render_one(services: Services, lease: Lease, job: Job) -> None:
     if len(fresh.mime) > services.settings.max_message_bytes:
         raise RenderError("the rendered mail exceeds MAILER_MAX_MESSAGE_BYTES; send a link instead")
     with services.store.begin() as connection:
-        if message_rows.freeze(connection, job.message, fresh, subject, lease.token, services.store.sealer):
+        sealer = services.store.sealer
+        if message_rows.freeze(connection, job.message, fresh, subject, lease.token, sealer):
             job.data = fresh.mime
+        else:  # another worker, which has others of its recipients, was first; or the lease is lost
+            job.data = message_rows.open_rendered(connection, job.message, sealer) or b""
 
 
 def compose(
@@ -201,25 +225,28 @@ def _fail(job: Job, exc: Exception) -> None:
 
 
 def transmit(services: Services, lease: Lease, jobs: Sequence[Job]) -> None:
-    """Hand the batch to the transport and keep what it answers for every recipient."""
-    ready = [job for job in jobs if job.data]
+    """Hand the batch to the transport, and settle each message as its answer comes."""
     parcels = [
         Parcel(
             id=job.message,
             sender=job.sender,
             recipients=tuple(c.recipient for c in job.claimed),
             data=job.data,
-            before_text=lambda job=job: _may_leave(services, lease, job),  # type: ignore[misc]
+            before_text=partial(_may_leave, services, lease, job),
+            settled=partial(_settle, services, lease, job),
         )
-        for job in ready
+        for job in jobs
     ]
+    error = "nothing"
     try:
-        answered = list(zip(ready, services.transport.transmit(parcels) if parcels else [], strict=True))
+        if parcels:
+            services.transport.transmit(parcels)
     except Exception as exc:  # against its contract; what is not known must not be lost
-        log.error("transport.broke_contract", error=type(exc).__name__)
-        answered = [(job, _after_a_bug(services, job, type(exc).__name__)) for job in ready]
-    for job, receipt in answered:
-        job.transport, job.seconds, job.results = receipt.transport, receipt.seconds, receipt.results
+        error = type(exc).__name__
+        log.error("transport.broke_contract", error=error)
+    for job in jobs:
+        if not job.settled:
+            _settle(services, lease, job, _after_a_bug(services, job, error))
 
 
 def _after_a_bug(services: Services, job: Job, error: str) -> Receipt:
@@ -242,18 +269,17 @@ def _may_leave(services: Services, lease: Lease, job: Job) -> bool:
     return job.marked
 
 
-def judge_results(services: Services, jobs: Sequence[Job]) -> None:
+def judge_results(services: Services, job: Job) -> None:
     """Turn what happened to each recipient into one state, and the time of the next try."""
-    for job in jobs:
-        for claimed in job.claimed if job.results else ():
-            result = job.results[claimed.recipient]
-            if job.expired and result.problem == LEASE_LOST:
-                data = {"recipient": claimed.recipient, "expires_at": str(claimed.expires_at)}
-                job.outcomes.append(
-                    Finish(claimed.id, job.message, State.EXPIRED, "deadline_passed", data=data, counts=False)
-                )
-            elif result.problem != LEASE_LOST:
-                job.outcomes.append(_outcome(services, job, claimed, result))
+    for claimed in job.claimed if job.results else ():
+        result = job.results[claimed.recipient]
+        if job.expired and result.problem == LEASE_LOST:
+            data = {"recipient": claimed.recipient, "expires_at": str(claimed.expires_at)}
+            job.outcomes.append(
+                Finish(claimed.id, job.message, State.EXPIRED, "deadline_passed", data=data, counts=False)
+            )
+        elif result.problem != LEASE_LOST:
+            job.outcomes.append(_outcome(services, job, claimed, result))
 
 
 def _outcome(services: Services, job: Job, claimed: Claimed, result: Result) -> Finish:
@@ -305,18 +331,15 @@ def _told(job: Job, claimed: Claimed, result: Result, verdict: Verdict, not_befo
     return {key: value for key, value in told.items() if value is not None}
 
 
-def record(
-    services: Services, lease: Lease, jobs: Sequence[Job], patience_seconds: float = 20
-) -> list[Finish]:
-    """Commit all outcomes together, trying for a while if the database is away: a 250 is worth it."""
-    outcomes = [outcome for job in jobs for outcome in job.outcomes]
+def record(services: Services, lease: Lease, job: Job, patience_seconds: float = 20) -> list[Finish]:
+    """Commit the outcomes, trying for a while if the database is away: a 250 is worth it."""
     give_up = time.monotonic() + patience_seconds
-    while outcomes:
+    while job.outcomes:
         try:
             with services.store.begin() as connection:
-                return rows.finish(connection, outcomes, lease.token, services.now())
+                return rows.finish(connection, job.outcomes, lease.token, services.now())
         except StoreError as exc:
-            log.error("store.away", outcomes=len(outcomes), error=str(exc))
+            log.error("store.away", outcomes=len(job.outcomes), error=str(exc))
             if time.monotonic() >= give_up:
                 return []
             time.sleep(0.5)

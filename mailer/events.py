@@ -26,5 +26,6 @@ class Event(StrEnum):
     EXPIRED = "expired"  # recipient, expires_at
     CANCELLED = "cancelled"  # recipient, by
     WORKER_LOST = "worker_lost"  # recipient, attempt, crashes, text_may_have_gone_out
+    RESCHEDULED = "rescheduled"  # recipient, by, send_at
     RETRIED = "retried"  # recipient, by
     SETTLED = "settled"  # recipient, by, as

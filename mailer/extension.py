@@ -14,12 +14,14 @@ from werkzeug.local import LocalProxy
 
 from mailer.broker import Publisher, Queues, adopt_celery, build_celery
 from mailer.config import Settings
+from mailer.drain import Drain
 from mailer.errors import ConfigError
 from mailer.rendering import Templates
 from mailer.retry import RetryPolicy
 from mailer.sealing import Sealer
 from mailer.services import ContextProvider, Provider, Services
 from mailer.store import Store, create_engine
+from mailer.store.clock import Clock
 from mailer.store.joining import bind_of, engine_beside
 from mailer.sweeper import Sweeper
 from mailer.tasks import SendEmail, register
@@ -56,8 +58,9 @@ class Mailer:
         queues = Queues(settings, str(celery.conf.broker_url or ""))
         queues.declare(celery)
         publisher = Publisher(celery)
-        app.extensions[f"{KEY}.send_email"] = register(celery, services, queues, publisher)
-        _workers[celery] = _Worker(services, publisher)
+        task = register(celery, services, queues, publisher)
+        app.extensions[f"{KEY}.send_email"] = task
+        _workers[celery] = _Worker(task, publisher)
         _applications.add(app)
 
     def context_provider(
@@ -100,6 +103,7 @@ class Mailer:
             app_context=lambda: _context_of(app),
             publish=_not_yet,
             session=session,
+            now=Clock(engine),
         )
 
 
@@ -134,16 +138,32 @@ def _checked(celery: Celery) -> Celery:
 class _Worker:
     """What a worker of one Celery does for one application."""
 
-    services: Services
+    task: SendEmail
     publisher: Publisher
     sweeper: Sweeper | None = None
 
-    def begin(self) -> None:
+    def begin(self, at_once: int) -> None:
+        """Work in this process, on the lanes whose queues it consumes."""
         self.publisher.worker_in_process = True
-        self.sweeper = Sweeper(self.services)
+        self._set_up(at_once)
+        self.sweeper = Sweeper(self.task.services, self.task.drain)
         self.sweeper.start()
 
+    def begin_in_child(self) -> None:
+        """Work in a forked child, which does one thing at a time and must not share database sockets."""
+        self.task.services.store.engine.dispose(close=False)
+        self._set_up(1)
+
+    def _set_up(self, at_once: int) -> None:
+        consumed, queues = self.task.app.amqp.queues.consume_from, self.task.queues
+        lanes = [lane for lane in queues.lanes if queues.name(lane) in consumed]
+        self.task.drain = Drain(self.task.services, at_once, lanes)
+
+    def stopping(self) -> None:
+        self.task.drain.stopping = True
+
     def end(self) -> None:
+        self.stopping()
         self.publisher.worker_in_process = False
         if self.sweeper is not None:
             self.sweeper.stop()
@@ -154,24 +174,39 @@ class _Worker:
 _workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
 
 
+def _worker_of(sender: Any) -> _Worker | None:
+    return _workers.get(getattr(sender, "app", None))
+
+
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin_work(sender: Any = None, **_: Any) -> None:
-    worker = _workers.get(getattr(sender, "app", None))
-    if worker is not None:
-        worker.begin()
+    if worker := _worker_of(sender):
+        forks = "prefork" in sender.controller.pool_cls.__module__
+        worker.begin(1 if forks else sender.controller.concurrency or 1)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _forked(**_: Any) -> None:
-    """A forked child must not share its parent's database sockets."""
     for worker in list(_workers.values()):
-        worker.services.store.engine.dispose(close=False)
+        worker.begin_in_child()
+
+
+@signals.task_received.connect  # type: ignore[untyped-decorator]
+def _consumed(sender: Any = None, **_: Any) -> None:
+    worker = _worker_of(sender)
+    if worker is not None and worker.sweeper is not None:
+        worker.sweeper.heartbeat.consumed()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_soon(**_: Any) -> None:
+    for worker in list(_workers.values()):
+        worker.stopping()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _end_work(sender: Any = None, **_: Any) -> None:
-    worker = _workers.get(getattr(sender, "app", None))
-    if worker is not None:
+    if worker := _worker_of(sender):
         worker.end()
 
 

@@ -23,10 +23,11 @@ from mailer.context import contains_secret as contains_secret
 from mailer.errors import InvalidMessage, InvalidTemplate
 from mailer.headers import check_header_name as check_header_name
 from mailer.headers import check_header_text, check_headers, did_you_mean, kind_of
+from mailer.lanes import LANES
 from mailer.secret import ErasedSecret, Secret
 from mailer.timing import Span, aware_utc, deadline, seconds, start
 
-LANES = ("critical", "default", "bulk")
+LANE_NAMES = tuple(lane.name for lane in LANES)
 MAX_KEY = 256  # characters of an idempotency key
 MAX_TAGS, MAX_TAG = 20, 64  # tags, characters each
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 50, 64, 500  # entries, characters, characters
@@ -85,7 +86,7 @@ class Message:
         attachments: Iterable[Attachment] | Attachment = (),
         locale: str | None = None,
         lane: str = "default",
-        lanes: Sequence[str] = LANES,
+        lanes: Sequence[str] = LANE_NAMES,
         send_at: datetime | None = None,
         countdown: Span | None = None,
         eta: datetime | None = None,

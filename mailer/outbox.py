@@ -10,14 +10,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import uuid_utils
 
-from mailer import store
+from mailer import store, timing
 from mailer.errors import (
     IdempotencyConflict,
+    InvalidMessage,
     MessageNotFound,
     MessageTooLarge,
     NobodyListens,
@@ -30,8 +31,8 @@ from mailer.message import Message, content_of, fingerprint, message_from
 from mailer.mime import encoded_size
 from mailer.services import Services
 from mailer.states import FINAL, State, summarise
+from mailer.store import by_hand, joining, queries, sweeps
 from mailer.store import deliveries as delivery_rows
-from mailer.store import joining, queries
 from mailer.store import messages as message_rows
 from mailer.store.deliveries import Wakeup
 from mailer.store.messages import NewMessage
@@ -188,31 +189,38 @@ def _unpublish(services: Services, wakeups: Sequence[Wakeup]) -> None:
     """Ask the sweeper for wake-ups at once. If that cannot be written, it comes to it later by itself."""
     try:
         with services.store.begin_soon() as connection:
-            delivery_rows.unpublish(connection, [wakeup.message for wakeup in wakeups])
+            sweeps.unpublish(connection, [wakeup.message for wakeup in wakeups])
     except StoreError as exc:
         log.warning("store.away", outcomes=len(wakeups), error=str(exc))
 
 
-def sweep(services: Services, limit: int = 500) -> int:
-    """Reap, expire, and publish what is due; answer how many wake-ups were published."""
-    reap_and_expire(services)
-    repeat_after = timedelta(seconds=services.settings.republish_seconds)
-    with services.store.begin() as connection:
-        due = delivery_rows.due(connection, services.now(), repeat_after, limit)
-    return len(due) if wake(services, due) else 0
+def due(services: Services, at_most: int = 8) -> list[Wakeup]:
+    """What is due and has no recent wake-up: a few of each lane, the longest due first. Noted as published.
+
+    A tenth of a second after it is due, so that a worker whose clock is a little behind finds it due, too.
+    """
+    settings, now = services.settings, services.now() - timedelta(seconds=0.1)
+    repeat_after = timedelta(seconds=settings.republish_seconds)
+    with services.store.read() as connection:
+        lanes = delivery_rows.waiting(connection, settings.lane_names, now)
+    found: list[Wakeup] = []
+    for lane in lanes:
+        with services.store.begin() as connection:
+            found += sweeps.due(connection, lane, now, repeat_after, at_most)
+    return found
 
 
 def reap_and_expire(services: Services) -> None:
     """Take back deliveries whose worker was lost, and end those whose deadline has passed."""
     now, policy = services.now(), services.policy
     with services.store.begin() as connection:
-        reaped = delivery_rows.reap(
+        reaped = sweeps.reap(
             connection,
             now,
             crash_limit=services.settings.crash_limit,
             unknown_limit=policy.max_uncertain_tries,
         )
-        expired = delivery_rows.expire(connection, now)
+        expired = sweeps.expire(connection, now)
     if reaped or expired:
         log.info("sweeper.swept", reaped=reaped, expired=expired)
 
@@ -251,7 +259,7 @@ def retry(services: Services, id_: str, *, by: str) -> int:
     def again(connection: Any, row: Mapping[str, Any]) -> int:
         if row["has_secrets"] and row["erased_at"]:
             raise SecretErased(ERASED)
-        return delivery_rows.retry(connection, id_, by, services.now())
+        return by_hand.retry(connection, id_, by, services.now())
 
     row, changed = _by_hand(services, id_, again, "nothing of it failed or waits for another try")
     wake(services, [Wakeup(id_, row["lane"])])
@@ -263,9 +271,24 @@ def cancel(services: Services, id_: str, *, by: str) -> int:
     return _by_hand(
         services,
         id_,
-        lambda connection, _row: delivery_rows.cancel(connection, id_, by, services.now()),
+        lambda connection, _row: by_hand.cancel(connection, id_, by, services.now()),
         "it has left, is leaving now, or has ended",
     )[1]
+
+
+def reschedule(services: Services, id_: str, *, send_at: datetime, by: str) -> int:
+    """Give a message that was not tried yet another time to leave; answer how many recipients.
+
+    Raises InvalidMessage if that is at or after its deadline, WrongState if it has left or was tried.
+    """
+
+    def move(connection: Any, row: Mapping[str, Any]) -> int:
+        if row["expires_at"] is not None and row["expires_at"] <= send_at:
+            raise InvalidMessage("send_at", "is at or after the deadline; choose an earlier time")
+        return by_hand.reschedule(connection, id_, send_at, by, services.now())
+
+    send_at = timing.start(send_at, None, None, services.now()) or send_at
+    return _by_hand(services, id_, move, "it has left, was tried already, or has ended")[1]
 
 
 def settle(services: Services, id_: str, *, outcome: State, by: str) -> int:
@@ -276,7 +299,7 @@ def settle(services: Services, id_: str, *, outcome: State, by: str) -> int:
     return _by_hand(
         services,
         id_,
-        lambda connection, _row: delivery_rows.settle(connection, id_, outcome, by, services.now()),
+        lambda connection, _row: by_hand.settle(connection, id_, outcome, by, services.now()),
         "nothing of it is uncertain",
     )[1]
 

@@ -43,6 +43,10 @@ TRANSITIONS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
     "reap": (frozenset({State.SENDING}), frozenset({State.DEFERRED, State.FAILED, State.UNCERTAIN})),
     "expire": (CLAIMABLE, frozenset({State.EXPIRED})),
     "cancel": (CLAIMABLE, frozenset({State.CANCELLED})),
+    "reschedule": (
+        frozenset({State.SCHEDULED, State.QUEUED}),
+        frozenset({State.SCHEDULED, State.QUEUED}),
+    ),
     "retry": (frozenset({State.FAILED, State.DEFERRED, State.UNCERTAIN}), frozenset({State.QUEUED})),
     "settle": (frozenset({State.UNCERTAIN}), frozenset({State.SENT, State.FAILED})),
 }

@@ -1,25 +1,42 @@
 """The sweeper: a thread in every worker that finds due, unpublished and abandoned rows.
 
 Any number may run at once and none has to: each sweep is a few guarded statements. It is a loop and
-not a task, because a task would have to be published through the very broker that may be down.
+not a task, because a task would have to be published through the very broker that may be down. And while
+it is down, or brings this worker nothing, the sweeper sends what is due by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
 
 from mailer import outbox
+from mailer.drain import Drain
+from mailer.errors import StoreError
+from mailer.heartbeat import Heartbeat
 from mailer.services import Services
+from mailer.store import sweeps
 from mailer.telemetry import log
+
+ADOPT_SECONDS = 600
+"""How often lanes are looked for that are configured no longer: web processes may be older than workers."""
+JUMP_SECONDS = 5
+"""A clock that is off by more than this since the last sweep was set."""
 
 
 class Sweeper:
     """Sweeps every ``MAILER_SWEEP_SECONDS`` until stopped."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, services: Services, drain: Drain) -> None:
+        self._services, self._drain = services, drain
+        self.heartbeat = Heartbeat(services, drain.lanes[-1])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mailer-sweeper", daemon=True)
+        self._adopted = self._trusted = float("-inf")
+        self._ticked: tuple[float, float] | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -27,11 +44,54 @@ class Sweeper:
     def stop(self, timeout_seconds: float = 5) -> None:
         self._stop.set()
         self._thread.join(timeout_seconds)
+        with contextlib.suppress(StoreError):  # it is forgotten within the hour
+            self.heartbeat.leave()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                outbox.sweep(self._services)
-            except Exception as exc:  # whatever happened, the next sweep may find it gone
-                log.error("sweeper.failed", error=type(exc).__name__, why=str(exc)[:200])
+            for step in (self._look_at_clock, self._reap, self._wake, self.heartbeat.beat, self._adopt):
+                self._do(step)
             self._stop.wait(self._services.settings.sweep_seconds)
+
+    def _do(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as exc:  # whatever happened, the next sweep may find it gone
+            log.error("sweeper.failed", error=type(exc).__name__, why=str(exc)[:200])
+
+    def _look_at_clock(self) -> None:
+        """A clock set forward makes living workers' leases look over; one set back makes lost ones last.
+
+        So after a jump nothing is taken back until whoever is alive has renewed its leases.
+        """
+        now, steady = self._services.now().timestamp(), time.monotonic()
+        before, self._ticked = self._ticked, (now, steady)
+        if before is None:
+            return
+        jumped = (now - before[0]) - (steady - before[1])
+        if abs(jumped) <= JUMP_SECONDS:
+            return
+        log.warning("clock.jumped", seconds=round(jumped, 1))
+        lease = timedelta(seconds=self._services.settings.lease_seconds)
+        self._trusted = steady + lease.total_seconds()
+        if jumped < 0:
+            longest = timedelta(seconds=max(self._services.policy.backoff_max_seconds, lease.total_seconds()))
+            with self._services.store.begin() as connection:
+                sweeps.heal(connection, self._services.now(), lease, longest)
+
+    def _reap(self) -> None:
+        if time.monotonic() >= self._trusted:
+            outbox.reap_and_expire(self._services)
+
+    def _wake(self) -> None:
+        """Tell the broker what is due; if it does not listen or bring anything here, send it from here."""
+        with self._services.app_context():
+            if not outbox.wake(self._services, outbox.due(self._services)) or self.heartbeat.stalled:
+                self._drain.run(seconds=1)
+
+    def _adopt(self) -> None:
+        if time.monotonic() - self._adopted < ADOPT_SECONDS:
+            return
+        self._adopted = time.monotonic()
+        with self._services.store.begin() as connection:
+            sweeps.adopt(connection, self._services.settings.lane_names)

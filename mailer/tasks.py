@@ -19,12 +19,14 @@ from celery.result import AsyncResult
 
 from mailer import delivery, outbox
 from mailer.broker import Publisher, Queues
+from mailer.drain import Drain
 from mailer.errors import InvalidMessage, StoreError
 from mailer.message import Message
 from mailer.outbox import UNSET
 from mailer.retry import RetryPolicy
 from mailer.services import Services
 from mailer.states import FINAL, State
+from mailer.store.deliveries import Wakeup
 from mailer.telemetry import log
 
 NAME = "mailer.send_email"
@@ -75,6 +77,7 @@ class SendEmail(Task):  # type: ignore[misc]
 
     services: Services
     queues: Queues
+    drain: Drain
 
     def delay(self, *args: Any, **kwargs: Any) -> Accepted:
         """Accept a message; it is stored when this returns.
@@ -102,7 +105,7 @@ class SendEmail(Task):  # type: ignore[misc]
         message = Message.create(
             template,
             now=services.now(),
-            lanes=settings.lanes,
+            lanes=settings.lane_names,
             max_recipients=settings.max_recipients,
             **fields,
         )
@@ -182,8 +185,10 @@ class SendEmail(Task):  # type: ignore[misc]
         others = [task for task in _listening.get(queue, ()) if task is not self]
         for task in (self, *others):
             try:
-                if task.deliver(args[0]):
-                    return
+                if self.request.is_eager:
+                    task.deliver(args[0])
+                else:
+                    task.serve(args[0])
             except StoreError as exc:  # the row stays due, and the sweeper repeats the wake-up
                 log.error("store.away", outcomes=0, error=str(exc))
 
@@ -191,10 +196,17 @@ class SendEmail(Task):  # type: ignore[misc]
         """Make one attempt at a message of this application; answer how many deliveries that was."""
         with self.services.app_context():
             self.services.policy = self.policy()
-            made = delivery.deliver(self.services, id_)
+            return delivery.deliver(self.services, id_)
+
+    def serve(self, id_: str) -> None:
+        """Attempt what is due in this application; if more is left than this task may do, wake another."""
+        with self.services.app_context():
+            self.services.policy = self.policy()
+            made, more = self.drain.run()
+            while more and not self.drain.stopping and not outbox.wake(self.services, [Wakeup(id_, more)]):
+                more = self.drain.run()[1]
         if not made:
             log.debug("wakeup.idle", message=id_)
-        return made
 
 
 # Celery keeps one current app a process, so of two workers in one process, one runs the other's tasks. The
@@ -219,6 +231,7 @@ def register(celery: Celery, services: Services, queues: Queues, publisher: Publ
     task = type("send_email", (SendEmail,), {
         "services": services,
         "queues": queues,
+        "drain": Drain(services),
         "max_retries": settings.max_retries,
         "retry_backoff": settings.retry_backoff,
         "retry_backoff_max": settings.retry_backoff_max,

@@ -10,6 +10,9 @@ from mailer.headers import kind_of
 MAX_AHEAD = timedelta(days=3_660)
 """Ten years: what lies further ahead is a slip, such as milliseconds given as seconds."""
 
+SLACK = timedelta(seconds=5)
+"""What is due at once is due since so long: the clocks of two machines may differ by that much."""
+
 Span = float | timedelta
 """Seconds, or a timedelta."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from typing import Any
@@ -10,8 +11,9 @@ import flask
 from celery import Celery, signals
 from celery.app import trace
 
-from mailer import delivery, outbox
+from mailer import outbox
 from mailer.broker import is_memory
+from mailer.drain import Drain
 from mailer.errors import ConfigError
 from mailer.services import Services
 from mailer.telemetry import log
@@ -57,13 +59,10 @@ def build(celery: Celery, *, concurrency: int, pool: str, log_level: str = "INFO
     )
 
 
-def work_once(services: Services, batch: int = 50) -> int:
+def work_once(services: Services) -> int:
     """Deliver what is due now, without a broker; answer how many attempts were made."""
     outbox.reap_and_expire(services)
-    made = 0
-    while attempts := delivery.deliver_due(services, batch):
-        made += attempts
-    return made
+    return Drain(services).run(seconds=math.inf)[0]
 
 
 def _controller(celery: Celery) -> Any:

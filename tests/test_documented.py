@@ -59,7 +59,7 @@ def words(cell: str) -> set[str]:
 def row_of(name: str) -> str:
     """The row a setting must have; paste it into the page when you add one."""
     field = Settings.model_fields[name]
-    default = ",".join(field.default) if isinstance(field.default, list) else field.default
+    default = ",".join(map(str, field.default)) if isinstance(field.default, list) else field.default
     shown = "" if default in (None, "") else f"`{default}`"
     return f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |"
 

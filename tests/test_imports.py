@@ -36,7 +36,7 @@ LAYERS = [
     Layer(
         "words",
         "states errors events message context timing address headers attachment secret config sealing"
-        " telemetry",
+        " telemetry lanes",
         "a migration, a template or another program that needs a word would get a database with it",
     ),
     Layer(
@@ -52,7 +52,7 @@ LAYERS = [
     ),
     Layer(
         "use cases",
-        "outbox delivery leases sweeper bounces webhooks operators second_factor",
+        "outbox delivery drain leases heartbeat sweeper bounces webhooks operators second_factor",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(

@@ -19,6 +19,7 @@ from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages
+from mailer.timing import SLACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
     """
     if connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).one_or_none() is None:
         return False
-    due = new.send_at or new.created_at
-    state = State.SCHEDULED if due > new.created_at else State.QUEUED
+    later = new.send_at is not None and new.send_at > new.created_at
+    state = State.SCHEDULED if later else State.QUEUED
+    due = new.send_at if later else new.created_at - SLACK
     connection.execute(
         _DELIVERY,
         [
@@ -228,6 +230,11 @@ def close_ended(connection: Connection, ids: Collection[str], now: datetime) -> 
             preview=None,
         )
     )
+
+
+def move(connection: Connection, message: str, send_at: datetime) -> None:
+    """Note another time to leave."""
+    connection.execute(sa.update(messages).where(messages.c.id == message).values(send_at=send_at))
 
 
 def reopen(connection: Connection, message: str) -> None:

@@ -39,7 +39,8 @@ class Instant(sa.types.TypeDecorator[datetime]):
         return None if value is None else datetime.fromtimestamp(value, UTC)
 
 
-def _one_of(column: str, states: frozenset[State]) -> str:
+def one_of(column: str, states: frozenset[State]) -> str:
+    """A condition in SQL, with the states written out."""
     return f"{column} IN ({', '.join(repr(str(state)) for state in sorted(states))})"
 
 
@@ -123,14 +124,14 @@ deliveries = sa.Table(
     sa.Column("reason", sa.String(64), comment="stable word for why it is in this state"),
     sa.Column("ended_at", Instant),
     sa.UniqueConstraint("message", "recipient"),
-    sa.CheckConstraint(_one_of("state", frozenset(State)), name="state"),
+    sa.CheckConstraint(one_of("state", frozenset(State)), name="state"),
     sa.CheckConstraint("kind IN ('to', 'cc', 'bcc')", name="kind"),
     sa.CheckConstraint("on_uncertain IN ('retry', 'hold')", name="on_uncertain"),
     sa.CheckConstraint(
         f"(state = '{State.SENDING}') = (lease_token IS NOT NULL)", name="lease_only_while_sending"
     ),
     sa.CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease_has_an_end"),
-    sa.CheckConstraint(f"({_one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_ended"),
+    sa.CheckConstraint(f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_ended"),
     sa.CheckConstraint("attempts >= 0 AND crashes >= 0 AND unknowns >= 0", name="counts"),
     sa.Index(f"ix_{PREFIX}deliveries_recipient", "recipient", "id"),
     sa.Index(f"ix_{PREFIX}deliveries_state", "state", "message"),
@@ -138,21 +139,21 @@ deliveries = sa.Table(
         f"ix_{PREFIX}deliveries_due",
         "lane",
         "not_before",
-        sqlite_where=sa.text(_one_of("state", CLAIMABLE)),
-        postgresql_where=sa.text(_one_of("state", CLAIMABLE)),
+        sqlite_where=sa.text(one_of("state", CLAIMABLE)),
+        postgresql_where=sa.text(one_of("state", CLAIMABLE)),
     ),
     sa.Index(
         f"ix_{PREFIX}deliveries_suspects",
         "lane",
         "not_before",
-        sqlite_where=sa.text(f"crashes > 0 AND {_one_of('state', CLAIMABLE)}"),
-        postgresql_where=sa.text(f"crashes > 0 AND {_one_of('state', CLAIMABLE)}"),
+        sqlite_where=sa.text(f"crashes > 0 AND {one_of('state', CLAIMABLE)}"),
+        postgresql_where=sa.text(f"crashes > 0 AND {one_of('state', CLAIMABLE)}"),
     ),
     sa.Index(
         f"ix_{PREFIX}deliveries_expiring",
         "expires_at",
-        sqlite_where=sa.text(f"expires_at IS NOT NULL AND {_one_of('state', CLAIMABLE)}"),
-        postgresql_where=sa.text(f"expires_at IS NOT NULL AND {_one_of('state', CLAIMABLE)}"),
+        sqlite_where=sa.text(f"expires_at IS NOT NULL AND {one_of('state', CLAIMABLE)}"),
+        postgresql_where=sa.text(f"expires_at IS NOT NULL AND {one_of('state', CLAIMABLE)}"),
     ),
     sa.Index(
         f"ix_{PREFIX}deliveries_leases",

@@ -12,6 +12,8 @@ An implementer must
   it, and send nothing if that returns False: the lease was lost, another worker has the message;
 * set ``text_sent`` as soon as the first octet of the text may have left. From then on a missing answer
   means that the outcome is unknown (RFC 5321 section 6.1, RFC 1047);
+* call ``parcel.settled`` with the receipt as soon as it is known, before it goes on to the next parcel:
+  what was answered is recorded then, and a process that dies later repeats only what was not;
 * keep what happens after the answer to the text (QUIT, a drop) to itself: it never changes a result.
 
 A caller may rely on exactly these and on nothing else.
@@ -90,6 +92,7 @@ class Parcel:
     recipients: tuple[str, ...]
     data: bytes
     before_text: Callable[[], bool] = field(default=lambda: True)
+    settled: Callable[[Receipt], None] = field(default=lambda _receipt: None)
 
 
 @dataclass(frozen=True, slots=True)

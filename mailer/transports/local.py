@@ -42,7 +42,10 @@ class LocalTransport:
     def _carry(self, parcel: Parcel) -> Receipt:
         started = time.monotonic()
         result = self._result(parcel)
-        return Receipt(self.name, dict.fromkeys(parcel.recipients, result), time.monotonic() - started)
+        results = dict.fromkeys(parcel.recipients, result)
+        receipt = Receipt(self.name, results, time.monotonic() - started)
+        parcel.settled(receipt)
+        return receipt
 
     def _result(self, parcel: Parcel) -> Result:
         try:

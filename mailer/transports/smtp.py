@@ -94,7 +94,9 @@ class SmtpTransport:
             attempt.settle(problem=f"internal error: {type(exc).__name__}")
         attempt.settle(problem="internal error: no answer")
         results = {recipient: attempt.results[recipient] for recipient in parcel.recipients}
-        return Receipt(self.name, results, time.monotonic() - started)
+        receipt = Receipt(self.name, results, time.monotonic() - started)
+        parcel.settled(receipt)
+        return receipt
 
 
 class SmtpMail(flask_mail.Mail):

@@ -115,7 +115,7 @@ def _delay(*args: Any, **kwargs: Any) -> None:
     app = flask.current_app
     if SESSION in app.extensions:  # else the application's own, if it gave Mailer one
         kwargs["session"] = app.extensions[SESSION]
-    lanes = app.extensions["mailer"].settings.lanes
+    lanes = app.extensions["mailer"].settings.lane_names
     app.extensions["mailer.send_email"].delay(
         *args, lane="critical" if "critical" in lanes else "default", **kwargs
     )

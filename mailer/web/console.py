@@ -215,7 +215,7 @@ def messages() -> Answer:
         wanted=wanted,
         narrowed=bool(wanted.text or wanted.state or wanted.template or wanted.lane),
         templates=templates,
-        lanes=services().settings.lanes,
+        lanes=services().settings.lane_names,
         page=page,
         narrow=_narrow,
     )

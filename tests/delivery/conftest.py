@@ -45,6 +45,7 @@ class ScriptedTransport:
                 else:
                     results = {r: Result(Stage.DATA, problem="lease lost") for r in parcel.recipients}
             receipts.append(Receipt(self.name, results))
+            parcel.settled(receipts[-1])
         return receipts
 
     def close(self):

@@ -11,12 +11,13 @@ from datetime import timedelta
 import pytest
 
 from mailer import Attachment, Secret, SecretErased, StoreError, WrongState, outbox, send_email
-from mailer.delivery import deliver, deliver_due
+from mailer.delivery import deliver
 from mailer.retry import LEASE_LOST
 from mailer.sealing import Sealer
 from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.transports import Reply, Result, Stage
+from mailer.worker import work_once
 
 HI = {"subject": "Hi", "text": "Hello"}
 OK = Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
@@ -268,7 +269,7 @@ def test_one_bad_message_harms_no_neighbour(services, transport, monkeypatch):
     monkeypatch.setattr(mime, "build", lambda **kw: 1 / 0 if kw["subject"] == "bad" else real(**kw))
     bad = send_email.delay(to="a@x.test", subject="bad", text="x")
     good = send_email.delay(to="b@x.test", **HI)
-    assert deliver_due(services) == 2
+    assert work_once(services) == 2
     assert (bad.state, good.state) == ("failed", "sent")
 
 
@@ -317,7 +318,7 @@ def test_cancel_wins_or_loses_cleanly(services, transport):
     """A withdrawn message is not sent; a sent one cannot be withdrawn."""
     gone, sent = send_email.delay(to="a@x.test", **HI), send_email.delay(to="b@x.test", **HI)
     assert outbox.cancel(services, gone.id, by="eve") == 1
-    assert deliver_due(services) == 1
+    assert work_once(services) == 1
     with pytest.raises(WrongState):
         outbox.cancel(services, sent.id, by="eve")
     assert [p.recipients for p in transport.sent] == [("b@x.test",)]
@@ -329,8 +330,8 @@ def test_retry_limits_stand_on_the_task(app, services, transport):
     task.max_retries, task.retry_backoff = 1, 0.001
     transport.answer = lambda _: Result(Stage.RCPT, Reply(450, "later"))
     accepted = send_email.delay(to="a@x.test", **HI)
-    task.run(accepted.id)
+    task.deliver(accepted.id)
     assert accepted.state == "deferred"
     outbox.wait(services, accepted.id, 0.05)
-    task.run(accepted.id)
+    task.deliver(accepted.id)
     assert accepted.state == "failed"

@@ -17,6 +17,7 @@ import pytest
 
 from mailer import outbox
 from mailer.store import queries
+from tests.conftest import clear_environment, not_had
 from tests.faults.host import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,10 @@ QUICK = {
 }
 
 
+READY = " ready."
+"""What Celery's worker logs once it consumes."""
+
+
 @dataclass
 class Dispatcher:
     """The application of this process, and the workers it has started."""
@@ -40,6 +45,10 @@ class Dispatcher:
 
     def app(self) -> flask.Flask:
         return create_app()
+
+    def set(self, name: str, value: str) -> None:
+        """A setting, for the application of this process and for workers to come."""
+        os.environ[name] = self.environment[name] = value
 
     def start_worker(self, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "flask", "--app", "tests.faults.host", "mailer", "worker", *options]
@@ -75,20 +84,42 @@ def database_url(request, tmp_path) -> str:
 
 
 @pytest.fixture
-def dispatcher(database_url, redis_url, tmp_path, monkeypatch):
-    """Settings for both sides, on a real Redis; workers are ended with the test."""
-    environment = QUICK | {
-        "MAILER_DATABASE_URL": database_url,
-        "MAILER_BROKER_URL": redis_url,
-        "MAILER_DATA_DIR": str(tmp_path / "data"),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = Dispatcher(environment, tmp_path)
-    yield found
-    for worker in found.workers:
-        if worker.poll() is None:
-            found.kill(worker)
+def any_broker(request, database_url, tmp_path, monkeypatch):
+    """Settings for both sides, on the broker of that name; workers are ended with the test."""
+    started: list[Dispatcher] = []
+
+    def on(broker: str) -> Dispatcher:
+        environment = QUICK | {
+            "MAILER_DATABASE_URL": database_url,
+            "MAILER_BROKER_URL": _broker_url(request, broker),
+            "MAILER_QUEUE_PREFIX": f"test-{os.getpid()}",  # a RabbitMQ is not ours alone
+            "MAILER_DATA_DIR": str(tmp_path / "data"),
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        started.append(Dispatcher(environment, tmp_path))
+        return started[-1]
+
+    yield on
+    clear_environment()  # of what `Dispatcher.set` has set
+    for found in started:
+        for worker in found.workers:
+            if worker.poll() is None:
+                found.kill(worker)
+
+
+def _broker_url(request, broker: str) -> str:
+    if broker == "rabbitmq":
+        return os.environ.get("TEST_RABBITMQ_URL") or not_had(
+            "no RabbitMQ: start one and set TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:5672//"
+        )
+    return "memory://" if broker == "embedded" else request.getfixturevalue("redis_url")
+
+
+@pytest.fixture
+def dispatcher(any_broker) -> Dispatcher:
+    """On a real Redis."""
+    return any_broker("redis")
 
 
 def until(condition: Callable[[], object], seconds: float = 20, what: str = "") -> None:

@@ -27,7 +27,7 @@ from mailer.states import CLAIMABLE, State
 from mailer.store.models import deliveries
 from tests import servers
 from tests.conftest import clear_environment
-from tests.faults.conftest import QUICK, Dispatcher, until
+from tests.faults.conftest import QUICK, READY, Dispatcher, until
 from tests.peer import Copy, Script, SmtpPeer
 
 SETTINGS = QUICK | {
@@ -37,8 +37,6 @@ SETTINGS = QUICK | {
     "MAILER_CRASH_LIMIT": "20",  # kills hit whom they hit; that poison ends is another test's matter
 }
 CALLERS = 4
-READY = " ready."
-"""What Celery's worker logs once it consumes."""
 
 
 class Broker:

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from mailer import send_email
-from tests.conftest import not_had
-from tests.faults.conftest import QUICK, Dispatcher, wait
+from tests.faults.conftest import wait
 from tests.peer import SmtpPeer
 
 
 @pytest.fixture
-def dispatcher(tmp_path, monkeypatch):
-    """As elsewhere, on RabbitMQ and SQLite."""
-    url = os.environ.get("TEST_RABBITMQ_URL") or not_had(
-        "no RabbitMQ: start one and set TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:5672//"
-    )
-    environment = QUICK | {
-        "MAILER_DATABASE_URL": f"sqlite:///{tmp_path / 'store.db'}",
-        "MAILER_BROKER_URL": url,
-        "MAILER_QUEUE_PREFIX": f"test-{os.getpid()}",
-        "MAILER_DATA_DIR": str(tmp_path / "data"),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = Dispatcher(environment, tmp_path)
-    yield found
-    for worker in found.workers:
-        if worker.poll() is None:
-            found.kill(worker)
+def dispatcher(any_broker):
+    """As elsewhere, on RabbitMQ."""
+    return any_broker("rabbitmq")
 
 
 def test_worker_sends_over_rabbitmq(dispatcher):

@@ -11,8 +11,8 @@ import pytest
 from werkzeug.serving import make_server
 
 from mailer.app import create_app
-from mailer.delivery import deliver_due
 from mailer.testing import recording
+from mailer.worker import work_once
 from tests.web.accounts_service import CHEAP
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def service(tmp_path: Path) -> Iterator[tuple[flask.Flask, str]]:
 def link_of(app: flask.Flask, base: str) -> str:
     """The link of the only mail that is due; the port is the test's own."""
     with recording(app) as outbox, app.app_context():
-        deliver_due(app.extensions["mailer"])
+        work_once(app.extensions["mailer"])
     [mail] = outbox
     return base + "/" + mail.link.split("/", 3)[3]
 

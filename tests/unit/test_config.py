@@ -26,7 +26,7 @@ def test_the_flask_configuration_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("MAILER_SITE_NAME", "environment")
     assert Settings.load().site_name == "environment"
     assert Settings.load({"MAILER_SITE_NAME": "flask"}).site_name == "flask"
-    assert Settings.load().lanes == ["critical", "default"]
+    assert Settings.load().lane_names == ["critical", "default"]
 
 
 @pytest.mark.parametrize("text", ["False", "false", "0", "no", "off"])
@@ -45,6 +45,11 @@ def test_booleans_from_the_environment_are_parsed(monkeypatch, text):
         ("BASE_URL", "https://user@app.example.com", "nothing but"),
         ("SECRET_KEYS", "short", "32 characters"),
         ("LANES", "bulk", "default"),
+        ("LANES", "default,default", "different words"),
+        ("LANES", "default:0", "weights from 1"),
+        ("LANES", "default:1:101", "1 to 100 percent"),
+        ("LANES", "default:many", "critical:8:100"),
+        ("LANES", "default,re set", "plain words"),
         ("ON_UNCERTAIN", "maybe", "retry"),
         ("MAX_RETRIES", "-1", "0"),
         ("LEASE_SECONDS", "inf", "finite"),

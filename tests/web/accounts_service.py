@@ -15,9 +15,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from mailer import Mailer
-from mailer.delivery import deliver_due
 from mailer.store.migrations import upgrade
 from mailer.web.accounts import init_accounts
+from mailer.worker import work_once
 
 HOST = "http://localhost"
 PASSWORD = "correct horse battery"
@@ -60,7 +60,7 @@ class Service:
     def mails(self) -> list[EmailMessage]:
         """What was mailed so far, everything that is due included."""
         with self.app.app_context():
-            while deliver_due(self.services):
+            while work_once(self.services):
                 pass
         return [
             email.message_from_bytes(parcel.data, policy=email.policy.default)  # type: ignore[misc]

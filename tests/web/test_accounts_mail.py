@@ -11,7 +11,6 @@ from flask_security import MailUtil, Security
 from flask_security.utils import hash_password, send_mail
 
 from mailer import Mailer
-from mailer.delivery import deliver_due
 from mailer.errors import ConfigError
 from mailer.store import messages as message_rows
 from mailer.store import queries
@@ -20,6 +19,7 @@ from mailer.store.migrations import upgrade
 from mailer.testing import recording
 from mailer.web.accounts_limits import DEFAULTS
 from mailer.web.accounts_mail import TEMPLATES, MailerMailUtil
+from mailer.worker import work_once
 from tests.web.accounts_service import CHEAP, PASSWORD
 
 ADA = "ada@acme.test"
@@ -71,7 +71,7 @@ class Host:
 
     def mails(self):
         with recording(self.app) as outbox, self.app.app_context():
-            while deliver_due(self.services):
+            while work_once(self.services):
                 pass
             return list(outbox)
 
