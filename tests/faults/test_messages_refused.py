@@ -56,7 +56,6 @@ BAD_ARGUMENTS = {
     "a list": ([["x"]], {}),
     "upper case": ([str(uuid.uuid4()).upper()], {}),
     "a call": (["reset_password"], {"to": "a@x.test", "subject": "Hi", "text": "Hello"}),
-    "self": ([], {"self": 1, "args": [1]}),
 }
 
 
@@ -93,6 +92,7 @@ def test_the_worker_refuses_them_and_sends_the_next_mail(dispatcher, redis_url, 
             put(redis_url, queue, body, content_type)
         for args, kwargs in BAD_ARGUMENTS.values():
             put(redis_url, queue, in_json(args, kwargs))
+        put(redis_url, queue, in_json([], {"self": 1}))  # Python refuses the call before we see it
         put(redis_url, queue, in_json([1]), task="somebody.elses")
         put(redis_url, queue, in_json(["touch", str(trace)]), task="os.system")
         put(redis_url, queue, in_json([str(uuid.uuid4())]))  # well formed, and nobody's
