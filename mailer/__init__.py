@@ -6,6 +6,7 @@
 from mailer.address import Address
 from mailer.attachment import Attachment
 from mailer.errors import (
+    BodyErased,
     ConfigError,
     IdempotencyConflict,
     InvalidAddress,
@@ -26,6 +27,7 @@ from mailer.states import State
 __all__ = [
     "Address",
     "Attachment",
+    "BodyErased",
     "ConfigError",
     "IdempotencyConflict",
     "InvalidAddress",

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mailer.address import Address
@@ -30,6 +38,8 @@ _BROKERS = ("memory", "redis", "rediss", "redis+socket", "valkey", "valkeys", "a
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
+
+Kept = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
 def _http_base(url: str) -> str:
@@ -128,6 +138,15 @@ class Settings(BaseSettings):
     keep_idempotency_keys: Annotated[float, Field(ge=86_400, le=10**9, allow_inf_nan=False)] = Field(
         86_400, description="Seconds for which an idempotency key is kept: a day, or longer."
     )
+    keep_bodies: Kept = Field(
+        604_800,
+        description="Seconds after its end for which what a mail said is kept: a week. 0: erased at once.",
+    )
+    keep_messages: Kept = Field(
+        7_776_000,
+        validate_default=True,
+        description="Seconds after its end for which the rest of a message is kept: 90 days.",
+    )
     max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
         50, description="Most recipients of one message, to, cc and bcc together."
     )
@@ -195,6 +214,13 @@ class Settings(BaseSettings):
         if "default" not in names or len(set(names)) < len(names):
             raise ValueError("must be different words, one of them 'default'")
         return lanes
+
+    @field_validator("keep_messages")
+    @classmethod
+    def _not_before_its_body(cls, seconds: float, info: ValidationInfo) -> float:
+        if seconds < info.data.get("keep_bodies", 0):
+            raise ValueError(f"is less than {PREFIX}KEEP_BODIES, and no body outlives its message; raise it")
+        return seconds
 
     @classmethod
     def settings_customise_sources(

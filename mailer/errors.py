@@ -12,6 +12,7 @@
     ├── MessageNotFound        no message with that id: check the id
     ├── WrongState             the message has moved on: look at it, then decide
     ├── SecretErased           cannot be sent again as it was: call ``send_email.delay`` anew
+    ├── BodyErased             its content is gone, by policy or request: call ``send_email.delay`` anew
     ├── RenderError            the worker could not make the mail: the message ends as failed
     ├── StoreError             the database does not answer or has no tables: nothing was accepted
     └── NobodyListens          the broker in memory has no worker here: never leaves the package
@@ -70,6 +71,10 @@ class WrongState(MailerError):
 
 class SecretErased(MailerError):
     """The message carried a ``Secret`` that was erased when it ended, so it cannot be rendered again."""
+
+
+class BodyErased(MailerError):
+    """The content of the message was erased after its end, by policy or because a person was forgotten."""
 
 
 class RenderError(MailerError):

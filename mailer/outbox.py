@@ -17,6 +17,7 @@ import uuid_utils
 
 from mailer import store, timing
 from mailer.errors import (
+    BodyErased,
     IdempotencyConflict,
     InvalidMessage,
     MessageNotFound,
@@ -228,9 +229,9 @@ def reap_and_expire(services: Services) -> None:
 def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None = None) -> str:
     """Send a stored message anew, with fresh secrets; answer the new message's id.
 
-    Raises MessageNotFound, or SecretErased if the call carried a `Secret` that is gone: values that a
-    context provider mints are minted afresh, a value given in the call cannot be. The same
-    ``idempotency_key`` gives the same new message, so a double click sends one.
+    Raises MessageNotFound, BodyErased if its content is gone, or SecretErased if the call carried a
+    `Secret` that is gone: values that a context provider mints are minted afresh, a value given in the call
+    cannot be. The same ``idempotency_key`` gives the same new message, so a double click sends one.
     """
     with services.store.read() as connection:
         row = message_rows.load(connection, id_)
@@ -253,10 +254,12 @@ def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None
 def retry(services: Services, id_: str, *, by: str) -> int:
     """Try again what failed or waits; answer how many recipients.
 
-    Raises WrongState if nothing did, or SecretErased as `resend` does.
+    Raises WrongState if nothing did, or SecretErased or BodyErased as `resend` does.
     """
 
     def again(connection: Any, row: Mapping[str, Any]) -> int:
+        if row["body_erased_at"]:
+            raise BodyErased(message_rows.ERASED)
         if row["has_secrets"] and row["erased_at"]:
             raise SecretErased(ERASED)
         return by_hand.retry(connection, id_, by, services.now())

@@ -15,11 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row, RowMapping
 
+from mailer.errors import BodyErased
 from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages
 from mailer.timing import SLACK
+
+ERASED = "what the message said was erased after its end; send it anew from the application"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +173,14 @@ def load(connection: Connection, message: str) -> RowMapping | None:
 def open_content(
     connection: Connection, message: str, sealer: Sealer
 ) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """The content of a stored message, and its secrets: {} if it never had any, None once erased."""
+    """The content of a stored message, and its secrets: {} if it never had any, None once erased.
+
+    Raises BodyErased if all of it is gone.
+    """
     columns = (messages.c.content, messages.c.secrets, messages.c.has_secrets)
     row = connection.execute(sa.select(*columns).where(messages.c.id == message)).one()
+    if row.content is None:
+        raise BodyErased(ERASED)
     secrets: dict[str, str] | None = None if row.has_secrets else {}
     if row.secrets is not None:
         secrets = json.loads(sealer.open(row.secrets, message))
@@ -238,13 +246,18 @@ def move(connection: Connection, message: str, send_at: datetime) -> None:
 
 
 def reopen(connection: Connection, message: str) -> None:
-    """Undo `close_ended` for a person's retry: what was erased is rendered afresh, with fresh secrets."""
+    """Undo `close_ended` for a person's retry: what was erased is rendered afresh, with fresh secrets.
+
+    Raises BodyErased if there is nothing left to render.
+    """
     erased = messages.c.erased_at.is_not(None)
-    connection.execute(
+    reopened = connection.execute(
         sa.update(messages)
-        .where(messages.c.id == message)
+        .where(messages.c.id == message, messages.c.body_erased_at.is_(None))
         .values(ended_at=None, erased_at=None, rendered=sa.case((erased, None), else_=messages.c.rendered))
     )
+    if reopened.rowcount == 0:
+        raise BodyErased(ERASED)
 
 
 def _seal_json(sealer: Sealer, value: Mapping[str, Any], bound_to: str) -> bytes:

@@ -52,6 +52,8 @@ def test_booleans_from_the_environment_are_parsed(monkeypatch, text):
         ("LANES", "default,re set", "plain words"),
         ("ON_UNCERTAIN", "maybe", "retry"),
         ("MAX_RETRIES", "-1", "0"),
+        ("KEEP_BODIES", "-1", "0"),
+        ("KEEP_MESSAGES", "604799", "less than MAILER_KEEP_BODIES"),
         ("LEASE_SECONDS", "inf", "finite"),
         ("BROKER_URL", "localhost:6379", "redis://"),
         ("BROKER_URL", "foo://bar", "redis://"),
