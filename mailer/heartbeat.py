@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import uuid_utils
 
@@ -24,6 +25,13 @@ BEAT_SECONDS = 5
 PROBE_SECONDS = 15
 MISSED = 4
 """A worker that took none of so many probes, a minute's worth, is stalled: the broker did take them."""
+
+
+def consuming(worker: WorkerRow, now: datetime) -> bool:
+    """Whether a worker is alive and wake-ups reach it."""
+    alive = now - worker.seen_at < timedelta(seconds=6 * BEAT_SECONDS)
+    patience = timedelta(seconds=PROBE_SECONDS * MISSED)
+    return alive and worker.consumed_at is not None and now - worker.consumed_at < patience
 
 
 class Heartbeat:

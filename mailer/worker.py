@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import flask
@@ -19,7 +20,14 @@ from mailer.services import Services
 from mailer.telemetry import log
 
 
-def work(app: flask.Flask, *, concurrency: int, pool: str = "prefork", log_level: str = "INFO") -> int:
+def work(
+    app: flask.Flask,
+    *,
+    concurrency: int,
+    pool: str = "prefork",
+    log_level: str = "INFO",
+    lanes: Sequence[str] | None = None,
+) -> int:
     """Consume wake-ups until SIGTERM or SIGINT, then finish what is held; answer the exit code.
 
     With a broker in memory nobody else can publish to this process; its sweeper finds new rows all the
@@ -32,7 +40,9 @@ def work(app: flask.Flask, *, concurrency: int, pool: str = "prefork", log_level
         )
     if os.geteuid() == 0:
         log.warning("worker.runs_as_root", hint="run it as a user who owns nothing but the data folder")
-    worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level)
+    queues = app.extensions["mailer.send_email"].queues
+    only = None if lanes is None else [queues.name(lane) for lane in lanes]
+    worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level, queues=only)
     worker.start()
     # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing.
     return 0 if worker.exitcode in (None, 0, 1) else int(worker.exitcode)
@@ -44,13 +54,21 @@ def celery_of(app: flask.Flask) -> Celery:
     return celery
 
 
-def build(celery: Celery, *, concurrency: int, pool: str, log_level: str = "INFO") -> Any:
-    """A Celery worker over every queue this application knows."""
+def build(
+    celery: Celery,
+    *,
+    concurrency: int,
+    pool: str,
+    log_level: str = "INFO",
+    queues: Sequence[str] | None = None,
+) -> Any:
+    """A Celery worker over these queues, or every one this application knows."""
     return celery.Worker(
         pool=pool,
         concurrency=concurrency,
         hostname=f"mailer-{os.getpid()}@%h",
         loglevel=log_level,
+        queues=queues,
         # No chatter between workers: its pub/sub socket is the first thing to die half-open.
         without_gossip=True,
         without_mingle=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import rich_click as click
@@ -214,6 +215,24 @@ def retry(id_: str) -> None:
 def cancel(id_: str) -> None:
     """Withdraw a message that has not left."""
     click.echo(f"Cancelled for {outbox.cancel(services(), id_, by=_operator())} recipient(s).")
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="The time, in UTC: 2027-01-31T08:30.",
+)
+@click.option("--in", "countdown", type=click.FloatRange(min=0), help="Seconds from now; 0 sends it at once.")
+def reschedule(id_: str, at: datetime | None, countdown: float | None) -> None:
+    """Give a message that was not tried yet another time to leave."""
+    if (at is None) == (countdown is None):
+        raise click.UsageError("give one of --at and --in")
+    found = services()
+    when = found.now() + timedelta(seconds=countdown or 0) if at is None else at.replace(tzinfo=UTC)
+    changed = outbox.reschedule(found, id_, send_at=when, by=_operator())
+    click.echo(f"Waits until {when:%Y-%m-%d %H:%M:%S} UTC for {changed} recipient(s).")
 
 
 @mailer.command()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import rich_click as click
 
-from mailer.cli.group import application, click_context, mailer, services
+from mailer.cli.group import NOT_SET_UP, application, click_context, mailer, print_json, services
+from mailer.heartbeat import consuming
 from mailer.store import migrations
+from mailer.store.workers import present
 
 
 @mailer.command()
@@ -33,13 +35,14 @@ def web(threads: int) -> None:
 
 @mailer.command()
 @click.option(
-    "--concurrency", "-c", default=2, show_default=True, type=click.IntRange(1, 256), help="Mails at once."
+    "--concurrency", "-c", default=4, show_default=True, type=click.IntRange(1, 256), help="Mails at once."
 )
 @click.option(
     "--pool", type=click.Choice(["prefork", "threads", "solo"]), default="threads", show_default=True
 )
+@click.option("--lanes", help="Serve only these: critical,default.")
 @click.option("--once", is_flag=True, help="Send what is due, without a broker, and exit.")
-def worker(concurrency: int, pool: str, once: bool) -> None:
+def worker(concurrency: int, pool: str, lanes: str | None, once: bool) -> None:
     """Send mails: consume wake-ups from MAILER_BROKER_URL until told to stop."""
     from mailer.worker import work, work_once
 
@@ -49,7 +52,38 @@ def worker(concurrency: int, pool: str, once: bool) -> None:
             click.echo(f"Made {work_once(app.extensions['mailer'])} attempts.")
         return
     settings = app.extensions["mailer"].settings
-    click_context().exit(work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level))
+    only = _known(lanes.split(","), settings.lane_names) if lanes else None
+    code = work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level, lanes=only)
+    click_context().exit(code)
+
+
+def _known(wanted: list[str], lanes: list[str]) -> list[str]:
+    found = [name.strip() for name in wanted]
+    if unknown := [name for name in found if name not in lanes]:
+        raise click.UsageError(f"--lanes: {unknown[0]!r} is not one of {', '.join(lanes)}")
+    return found
+
+
+@mailer.command()
+@click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+def workers(json_: bool) -> None:
+    """Show who works, and whether wake-ups reach them. Exit code 5 if none consumes."""
+    found = services()
+    with found.store.read() as connection:
+        rows = present(connection)
+    told = [(row, consuming(row, found.now())) for row in rows]
+    if json_:
+        print_json([{**row.as_dict(), "consuming": yes} for row, yes in told])
+    for row, yes in [] if json_ else told:
+        last = f"{row.consumed_at:%H:%M:%S}" if row.consumed_at else "never"
+        words = "consuming" if yes else "not consuming"
+        click.echo(
+            f"{row.name:<32} {words:<14} since {row.started_at:%Y-%m-%d %H:%M}  "
+            f"alive {row.seen_at:%H:%M:%S}  took a wake-up {last} UTC"
+        )
+    if not any(yes for _row, yes in told):
+        click.echo("No worker consumes.", err=True)
+        click_context().exit(NOT_SET_UP)
 
 
 @mailer.group()

@@ -30,6 +30,11 @@ class WorkerRow:
     seen_at: datetime
     consumed_at: datetime | None
 
+    def as_dict(self) -> dict[str, str | None]:
+        """JSON-able: instants in ISO 8601."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+
 
 def beat(connection: Connection, worker: WorkerRow) -> None:
     """Say that a worker is there, and forget those that said nothing for an hour."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
 
 import flask
 from werkzeug.exceptions import HTTPException
 
 from mailer import outbox
 from mailer.errors import ConfigError, IdempotencyConflict, MailerError, MessageNotFound, StoreError
-from mailer.operators import Operator, Role
+from mailer.operators import Role
 from mailer.sealing import signing_key
 from mailer.services import Services
 from mailer.states import TRANSITIONS, State
@@ -27,6 +28,7 @@ from mailer.store.queries import MessageView, Search
 from mailer.telemetry import log
 from mailer.web import console_account, console_login, console_words
 from mailer.web.console_login import services
+from mailer.web.console_roles import Answer, may, needs, person, person_or_none
 from mailer.web.preview import HTML_POLICY, Preview, take_apart
 
 PAGE_POLICY = (
@@ -46,6 +48,7 @@ DONE = {
     "resent": "Sent again. This is the new message.",
     "retried": "Queued for another try.",
     "settled": "Settled, on your word.",
+    "rescheduled": "It has another time to leave now.",
     "cancelled": "Withdrawn. What had not left stays here.",
 }
 """What the page says after a deed; the address names it, so a reload says it again and does nothing."""
@@ -58,8 +61,6 @@ blueprint = flask.Blueprint(
     static_folder="../static",
     static_url_path="/static",
 )
-P = ParamSpec("P")
-Answer = flask.typing.ResponseReturnValue
 
 
 def init_console(app: flask.Flask) -> None:
@@ -97,13 +98,13 @@ def let_in() -> Answer | None:
         return flask.render_template("console/error.html", title="Not done", problem=problem), 400
     if flask.request.endpoint in _OPEN_TO_ALL:
         return None
-    person = console_login.person_here(active=not refreshing)
-    if person is None:
+    found = console_login.person_here(active=not refreshing)
+    if found is None:
         looking = flask.request.method == "GET" and not refreshing
         back = flask.request.full_path.rstrip("?") if looking else None
         login = flask.url_for("console.login", next=back)
         return ("", 401, {"HX-Redirect": login}) if refreshing else flask.redirect(login, 303)
-    flask.g.console_person = person
+    flask.g.console_person = found
     return None
 
 
@@ -133,8 +134,8 @@ def words() -> dict[str, Any]:
     """What every template may use."""
     now = services().now()
     return {
-        "person": _person_or_none(),
-        "may_read": _may(Role.SUPPORT),
+        "person": person_or_none(),
+        "may_read": may(Role.SUPPORT),
         "site_name": services().settings.site_name,
         "form": console_login.form_token,
         "ago": lambda at: console_words.ago(at, now),
@@ -155,36 +156,6 @@ def explain_error(error: HTTPException) -> Answer:
 def explain_store(error: StoreError) -> Answer:
     """The store is away: say so, and what to do."""
     return flask.render_template("console/error.html", title="The store does not answer", problem=error), 503
-
-
-def _person_or_none() -> Operator | None:
-    person: Operator | None = flask.g.get("console_person")
-    return person
-
-
-def _person() -> Operator:
-    person: Operator = flask.g.console_person
-    return person
-
-
-def _may(role: Role) -> bool:
-    person = _person_or_none()
-    return person is not None and person.role.includes(role)
-
-
-def needs(role: Role) -> Callable[[Callable[P, Answer]], Callable[P, Answer]]:
-    """For a view: 403 to whoever has a lesser role (UI7)."""
-
-    def wrap(view: Callable[P, Answer]) -> Callable[P, Answer]:
-        @wraps(view)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> Answer:
-            if not _may(role):
-                flask.abort(403, f"This needs the role {role.value}; yours is {_person().role.value}.")
-            return view(*args, **kwargs)
-
-        return checked
-
-    return wrap
 
 
 # The list
@@ -276,10 +247,10 @@ def _look_up(id_: str) -> MessageView:
 
 def _page(found: MessageView, notice: str | None = None, problem: str | None = None) -> Answer:
     refresh = _is_refresh()
-    shown = None if refresh or not _may(Role.SUPPORT) else _preview(found.id)
+    shown = None if refresh or not may(Role.SUPPORT) else _preview(found.id)
     part = _part(shown)
     if shown is not None and part in ("text", "source"):
-        log.info("console.body_viewed", operator=_person().id, message=found.id, part=part)
+        log.info("console.body_viewed", operator=person().id, message=found.id, part=part)
     page = flask.render_template(
         "console/_message.html" if refresh else "console/message.html",
         m=found,
@@ -302,11 +273,13 @@ def _nonce() -> str:
 
 def _deeds(found: MessageView) -> set[str]:
     """What this person can do to the message now."""
-    if not _may(Role.SUPPORT):
+    if not may(Role.SUPPORT):
         return set()
     states = {delivery.state for delivery in found.deliveries}
     gone = found.has_secrets and found.erased_at is not None
     deeds = {deed for deed in ("retry", "cancel", "settle") if states & TRANSITIONS[deed][0]}
+    if State.SCHEDULED in states:  # what is queued is gone before a time could be typed
+        deeds.add("reschedule")
     return (deeds - {"retry"}) if gone else deeds | {"resend"}
 
 
@@ -328,7 +301,7 @@ def _part(shown: Preview | None) -> str:
 def message_html(id_: str) -> Answer:
     """The HTML part for the sandboxed frame: no script runs, no request leaves (UI1, UI2)."""
     shown = _preview(_look_up(id_).id)
-    log.info("console.body_viewed", operator=_person().id, message=id_, part="html")
+    log.info("console.body_viewed", operator=person().id, message=id_, part="html")
     answer = flask.make_response(shown.html if shown and shown.html is not None else "")
     answer.content_type = "text/html; charset=utf-8"
     answer.headers["Content-Security-Policy"] = HTML_POLICY
@@ -348,7 +321,7 @@ def resend(id_: str) -> Answer:
     if len(found.deliveries) > 1 and flask.request.form.get("confirmed") != "yes":
         return flask.render_template("console/resend.html", m=found, nonce=nonce)
     try:
-        new = outbox.resend(services(), id_, by=_person().name, idempotency_key=nonce or None)
+        new = outbox.resend(services(), id_, by=person().name, idempotency_key=nonce or None)
     except MailerError as exc:
         return _not_done(found, exc)
     return flask.redirect(flask.url_for("console.message", id_=new, done="resent"), 303)
@@ -368,6 +341,21 @@ def cancel(id_: str) -> Answer:
     return _do(id_, outbox.cancel, "cancelled")
 
 
+@blueprint.route("/messages/<id_>/reschedule", methods=["GET", "POST"])
+@needs(Role.SUPPORT)
+def reschedule(id_: str) -> Answer:
+    """Ask for another time to leave, in UTC as the form says, and set it."""
+    found, form, problem = _look_up(id_), flask.request.form, None
+    if flask.request.method == "POST":
+        try:
+            at = services().now() if form.get("now") else datetime.fromisoformat(form.get("at", ""))
+            return _do(id_, partial(outbox.reschedule, send_at=at.replace(tzinfo=UTC)), "rescheduled")
+        except ValueError:
+            problem = "Write the time as 2027-01-31 08:30, in UTC."
+    page = flask.render_template("console/reschedule.html", m=found, problem=problem, now=services().now())
+    return page, 400 if problem else 200
+
+
 @blueprint.post("/messages/<id_>/settle")
 @needs(Role.SUPPORT)
 def settle(id_: str) -> Answer:
@@ -379,7 +367,7 @@ def settle(id_: str) -> Answer:
 def _do(id_: str, deed: Callable[..., int], done: str) -> Answer:
     found = _look_up(id_)
     try:
-        deed(services(), id_, by=_person().name)
+        deed(services(), id_, by=person().name)
     except MailerError as exc:
         return _not_done(found, exc)
     return flask.redirect(flask.url_for("console.message", id_=id_, done=done), 303)

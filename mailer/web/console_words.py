@@ -142,6 +142,7 @@ SENTENCES: dict[str, tuple[Say, str]] = {
         "warn",
     ),
     Event.CANCELLED: (lambda d: f"Withdrawn{_by(d)} before it left for {_to(d)}", ""),
+    Event.RESCHEDULED: (lambda d: f"Moved{_by(d)} to {_moment(d.get('send_at'))} for {_to(d)}", ""),
     Event.WORKER_LOST: (lambda d: f"The worker was lost on the way to {_to(d)}{_attempt(d)}", "warn"),
     Event.RETRIED: (lambda d: f"Tried again{_by(d)} for {_to(d)}", ""),
     Event.SETTLED: (lambda d: f"Settled{_by(d)} as {d.get('as', 'ended')} for {_to(d)}", ""),

@@ -10,6 +10,7 @@ from flask.cli import ScriptInfo
 
 from mailer.cli import mailer
 from mailer.cli.group import BAD_INPUT, DONE, NOT_FOUND, NOT_SENT, NOT_SET_UP, UNDER_WAY, WRONG_STATE
+from mailer.heartbeat import Heartbeat
 from mailer.retry import RetryPolicy
 from mailer.transports import Reply, Result, Stage
 from tests.delivery.conftest import build
@@ -118,6 +119,52 @@ def test_state_is_respected(run, app):
     assert run("retry", id_.strip())[0] == WRONG_STATE
     code, new, _ = run("resend", id_.strip(), "--wait", "--json")
     assert (code, json.loads(new)["resent_from"]) == (DONE, id_.strip())
+
+
+def test_what_waits_gets_another_time(run):
+    """A mail that was not tried is moved; to after its deadline, or after it left, it is not."""
+    _, id_, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--in", "60")
+    assert run("reschedule", id_.strip(), "--at", "2027-01-31T08:30") == (
+        DONE,
+        "Waits until 2027-01-31 08:30:00 UTC for 1 recipient(s).\n",
+        "",
+    )
+    assert json.loads(run("show", id_.strip(), "--json")[1])["send_at"] == "2027-01-31T08:30:00+00:00"
+    assert run("reschedule", id_.strip())[0] == BAD_INPUT
+    assert run("reschedule", id_.strip(), "--in", "-5")[0] == BAD_INPUT
+    assert run("reschedule", id_.strip(), "--in", "0")[0] == DONE
+    run("worker", "--once")
+    assert json.loads(run("show", id_.strip(), "--json")[1])["state"] == "sent"
+    assert run("reschedule", id_.strip(), "--in", "60")[0] == WRONG_STATE
+    _, id_, _ = run(
+        "send", "welcome", "--to", "a@x.test", "--set", "name=Ada", "--in", "60", "--expires-in", "90"
+    )
+    assert run("reschedule", id_.strip(), "--in", "155")[0] == BAD_INPUT
+    assert run("reschedule", id_.strip(), "--in", "80")[0] == DONE
+
+
+def test_workers_says_who_consumes(run, app):
+    """A worker that is alive and takes no wake-ups does not count; none that does is exit code 5."""
+    services = app.extensions["mailer"]
+    assert run("workers")[0] == NOT_SET_UP
+    beating = Heartbeat(services, "default")
+    beating.beat()
+    assert run("workers")[0] == NOT_SET_UP, "alive is not consuming"
+    beating = Heartbeat(services, "default")
+    beating.consumed()
+    beating.beat()
+    code, out, _ = run("workers", "--json")
+    assert (code, [row["consuming"] for row in json.loads(out)]) == (DONE, [False, True])
+    assert run("workers")[1].count("took a wake-up") == 2
+    beating.leave()
+    assert run("workers")[0] == NOT_SET_UP
+
+
+def test_a_worker_serves_known_lanes_only(run):
+    """A lane that is misspelt would be served by nobody."""
+    code, _, err = run("worker", "--lanes", "critical,buk", "--pool", "threads")
+    assert code == BAD_INPUT
+    assert "'buk' is not one of critical, default, bulk" in err
 
 
 def test_an_uncertain_mail_is_settled_by_a_person(run, app):

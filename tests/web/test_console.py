@@ -200,6 +200,26 @@ def test_secrets_are_masked_in_every_view(console):
         assert "493-201" not in console.client(Role.ADMIN).get(f"/console/messages/{id_}{part}").text
 
 
+def test_what_waits_gets_another_time(console):
+    """A scheduled mail is moved, or sent at once; one that is gone is not, and the page says so."""
+    client = console.client()
+    id_ = console.send(countdown=3600)
+    page = client.get(f"/console/messages/{id_}/reschedule")
+    token = {"csrf_token": fields_of(page)["csrf_token"]}
+    path = f"/console/messages/{id_}/reschedule"
+    assert "Write the time as" in client.post(path, data=token | {"at": "<soon>"}).text
+    moved = client.post(path, data=token | {"at": "2027-01-31T08:30"}, follow_redirects=True)
+    assert "It has another time to leave now" in moved.text
+    assert "Moved by" in moved.text
+    assert f"{console.show(id_).send_at:%Y-%m-%d %H:%M}" == "2027-01-31 08:30"
+    client.post(path, data=token | {"now": "yes"})
+    assert console.show(id_).state is State.QUEUED
+    assert delivery.deliver(console.services, id_) == 1
+    late = client.post(path, data=token | {"at": "2027-01-31T08:30"}, follow_redirects=True)
+    assert late.status_code == 409
+    assert "Not done: it has left" in late.text
+
+
 # Roles
 
 
@@ -213,7 +233,7 @@ def test_a_viewer_sees_metadata_and_no_bodies(console):
         assert absent not in page.text
     assert client.get(f"/console/messages/{id_}/html").status_code == 403
     token = {"csrf_token": fields_of(page)["csrf_token"]}
-    for deed in ("resend", "retry", "cancel"):
+    for deed in ("resend", "retry", "cancel", "reschedule"):
         refused = client.post(f"/console/messages/{id_}/{deed}", data=token)
         assert refused.status_code == 403
         assert "This needs the role support" in refused.text
