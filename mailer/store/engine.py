@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
 
-_READ_ONLY = "mailer_read_only"
+_READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
 BUSY_SECONDS = 30
 """SQLite's writers queue so long for the one write lock; "database is locked" is no answer to a caller."""
 
@@ -70,10 +72,35 @@ def set_up_sqlite(engine: Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A deferred transaction that turns from reading to writing fails at once when another one wrote
-        # in between, whatever the timeout. Taking the write lock first waits instead.
-        read_only = connection.get_execution_options().get(_READ_ONLY)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        options = connection.get_execution_options()
+        if options.get(_READ_ONLY):
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_to_write(connection, options.get(_WAIT, BUSY_SECONDS))
+
+
+def _begin_to_write(connection: Connection, wait_seconds: float) -> None:
+    """Take the write lock first, waiting for it in short naps.
+
+    A deferred transaction that turns from reading to writing fails at once when another one wrote in
+    between, whatever the timeout. And SQLite's own wait naps up to a tenth of a second, so that whoever
+    waits long sees the lock go to those who came just now.
+    """
+    driver, give_up = connection.connection.dbapi_connection, time.monotonic() + wait_seconds
+    assert driver is not None
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while time.monotonic() < give_up:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as exc:
+                if "locked" not in str(exc):
+                    break
+            time.sleep(random.uniform(0.0005, 0.002))
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for the error
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
 
 class Store:
@@ -93,17 +120,9 @@ class Store:
     def begin_soon(self, wait_seconds: float = 0.1) -> Iterator[Connection]:
         """As `begin`, but SQLite waits no longer than this for its write lock: for what can be left out."""
         with told_plainly(), self.engine.connect() as connection:
-            driver = connection.connection.dbapi_connection
-            if not isinstance(driver, sqlite3.Connection):
-                driver = None
-            if driver is not None:
-                driver.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                if driver is not None:
-                    driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+            hurried = connection.execution_options(**{_WAIT: wait_seconds})
+            with hurried.begin():
+                yield hurried
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
