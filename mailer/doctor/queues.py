@@ -17,14 +17,14 @@ ANSWER_SECONDS = 0.5
 
 # What another value than ours changes. What it costs, at length, is in docs/explanation/celery-settings.md.
 OVERRIDDEN = {
-    "task_serializer": "workers refuse wake-ups that are not JSON, so no mail leaves",
+    "task_serializer": "workers refuse wake-ups that are not JSON, and mails wait for sweepers",
     "result_serializer": "nothing for mail, which keeps no results",
     "accept_content": "a message in the queue can run code in the worker",
     "result_accept_content": "nothing for mail, which reads no results",
     "task_ignore_result": "nothing for mail, whose task ignores its result by itself",
-    "task_acks_late": "a wake-up that dies with its worker waits for the sweeper",
+    "task_acks_late": "a wake-up that dies with its worker is lost; the sweeper repeats it",
     "task_reject_on_worker_lost": "a wake-up whose worker died comes back while its lease still runs",
-    "worker_prefetch_multiplier": "wake-ups wait behind slow mails, and die with their worker",
+    "worker_prefetch_multiplier": "a worker hoards wake-ups, and they die with it",
     "worker_cancel_long_running_tasks_on_connection_loss": "a blink of the broker cuts SMTP off",
     "task_time_limit": "too short, it cuts SMTP off; with none, nothing ends a forked process that hangs",
     "worker_max_tasks_per_child": "the memory that a forked process leaks is given back sooner or later",

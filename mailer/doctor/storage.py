@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mailer.doctor.findings import Finding, Patient, error, ok, warning
 from mailer.errors import StoreError
+from mailer.services import utc_now
 from mailer.store import migrations, queries
 
 CLOCK_SECONDS = 5
-"""Clocks that are further apart than this are worth a word; a lease is sixty seconds."""
+"""Clocks that are further apart than this are worth a word."""
 
 
 def store(patient: Patient) -> Iterator[Finding]:
@@ -34,14 +35,14 @@ def store(patient: Patient) -> Iterator[Finding]:
 
 
 def clock(patient: Patient) -> Iterator[Finding]:
-    """Leases and schedules are instants: a machine that is ahead takes over what another is sending."""
+    """Mails go by the database's clock; log-ins, links and log lines by that of the machine they are on."""
     if not _is_there(patient):
         return
     try:
         with patient.services.store.read() as connection:
-            before = patient.services.now()
+            before = utc_now()  # this machine's; `Services.now` may be the database's already
             theirs = queries.clock(connection)
-            after = patient.services.now()
+            after = utc_now()
     except StoreError:
         return  # `store` has said so
     if theirs is not None:

@@ -200,7 +200,7 @@ def test_postgres_that_does_not_answer(tmp_path):
     assert "pass-word" not in done.stdout
 
 
-def test_the_databases_clock(tmp_path, fresh_postgres_url):
+def test_the_databases_clock(tmp_path, fresh_postgres_url, monkeypatch):
     """On Postgres the clocks are compared; more than five seconds apart is a warning."""
     app = flask.Flask("host")
     app.config.update(MAILER_DATA_DIR=str(tmp_path), MAILER_DATABASE_URL=fresh_postgres_url, **PRODUCTION)
@@ -208,7 +208,7 @@ def test_the_databases_clock(tmp_path, fresh_postgres_url):
     services = app.extensions["mailer"]
     to(services.store.engine, "head")
     assert told(app, "store", "clock") == {"store": "ok", "clock": "ok"}
-    services.now = lambda: utc_now() + timedelta(seconds=30)
+    monkeypatch.setattr(storage, "utc_now", lambda: utc_now() + timedelta(seconds=30))
     [found] = [f for f in examine(app) if f.name == "clock"]
     assert (found.level, "30 s" in found.found) == ("warning", True)
     services.store.engine.dispose()
@@ -218,7 +218,7 @@ def test_the_databases_clock(tmp_path, fresh_postgres_url):
     ("seconds", "level"), [(0, "ok"), (5, "ok"), (-5, "ok"), (5.1, "warning"), (-6, "warning")]
 )
 def test_how_far_clocks_may_be_apart(seconds, level):
-    """Five seconds either way are nothing beside a lease of sixty."""
+    """Five seconds either way are nothing to a link that is good for minutes."""
     now = datetime(2025, 1, 1, tzinfo=UTC)
     assert storage.compare_clocks(now + timedelta(seconds=seconds), now).level == level
 
