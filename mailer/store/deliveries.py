@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Row
 from mailer.events import Event
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries
-from mailer.store.transitions import CLAIMABLE_NOW, close, may, picked, tell
+from mailer.store.transitions import close, may, picked, tell
 
 d = deliveries.c
 
@@ -68,14 +68,9 @@ class Wakeup:
     lane: str
 
 
-def _not_expired(now: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
-    return sa.or_(d.expires_at.is_(None), d.expires_at > now)
-
-
 _NOW = sa.bindparam("now", type_=d.not_before.type)
 _CLAIM = (
     sa.update(deliveries)
-    .where(may("claim"), d.not_before <= _NOW, _not_expired(_NOW))
     .values(
         state=State.SENDING,
         lease_token=sa.bindparam("token"),
@@ -87,19 +82,15 @@ _CLAIM = (
         d.id, d.message, d.recipient, d.attempts, d.unknowns, d.on_uncertain, d.expires_at, d.lease_until
     )
 )
-_CLAIM_ONE = _CLAIM.where(d.message == sa.bindparam("of_message"))
-_DUE = (
-    sa.select(d.id)
-    .where(CLAIMABLE_NOW, d.lane == sa.bindparam("of_lane"), d.not_before <= _NOW, _not_expired(_NOW))
-    .order_by(d.not_before)
-    .limit(sa.bindparam("limit"))
-)
-_ANYTHING_DUE = sa.select(
-    sa.exists().where(CLAIMABLE_NOW, d.lane == sa.bindparam("of_lane"), d.not_before <= _NOW)
-)
+_IS_DUE = (may("claim"), d.not_before <= _NOW)
+_IN_TIME = sa.or_(d.expires_at.is_(None), d.expires_at > _NOW)
+_CLAIM_ONE = _CLAIM.where(d.message == sa.bindparam("of_message"), *_IS_DUE, _IN_TIME)
+_OF_LANE = d.lane == sa.bindparam("of_lane")
+_DUE = sa.select(d.id).where(*_IS_DUE, _OF_LANE, _IN_TIME).order_by(d.not_before).limit(sa.bindparam("limit"))
 _CRASHED = d.crashes > sa.literal_column("0")
 _CLAIM_DUE = _CLAIM.where(d.id.in_(picked(_DUE.where(~_CRASHED))))
 _CLAIM_SUSPECT = _CLAIM.where(d.id.in_(picked(_DUE.where(_CRASHED))))
+_ANYTHING_DUE = sa.select(sa.exists().where(*_IS_DUE, _OF_LANE))
 
 
 def claim(connection: Connection, message: str, token: str, now: datetime, lease: timedelta) -> list[Claimed]:

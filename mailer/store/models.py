@@ -152,8 +152,8 @@ deliveries = sa.Table(
     sa.Index(
         f"ix_{PREFIX}deliveries_expiring",
         "expires_at",
-        sqlite_where=sa.text(f"expires_at IS NOT NULL AND {one_of('state', CLAIMABLE)}"),
-        postgresql_where=sa.text(f"expires_at IS NOT NULL AND {one_of('state', CLAIMABLE)}"),
+        sqlite_where=sa.text("expires_at IS NOT NULL AND ended_at IS NULL"),
+        postgresql_where=sa.text("expires_at IS NOT NULL AND ended_at IS NULL"),
     ),
     sa.Index(
         f"ix_{PREFIX}deliveries_leases",

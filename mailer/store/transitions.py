@@ -19,24 +19,25 @@ from mailer.store import messages as message_rows
 from mailer.store.models import deliveries, events, one_of
 
 
-def may(transition: str) -> sa.ColumnElement[bool]:
+def may(transition: str) -> sa.TextClause:
     """The delivery is in a state that this transition may leave."""
     return in_state(TRANSITIONS[transition][0])
 
 
-def in_state(states: frozenset[State]) -> sa.ColumnElement[bool]:
+def in_state(states: frozenset[State]) -> sa.TextClause:
     """The delivery is in one of these states."""
-    return sa.literal_column(one_of(f"{deliveries.name}.state", states), sa.Boolean)
+    return sa.text(one_of(f"{deliveries.name}.state", states))
 
 
 CLAIMABLE_NOW = in_state(CLAIMABLE)
 
 
 def picked(ids: sa.Select[Any]) -> sa.Select[Any]:
-    """Rows of a limited selection, locked against other pickers.
+    """Rows of a limited selection, locked against other pickers: nothing changes them before we do.
 
     A common table expression, since Postgres may run a plain subselect more than once and then picks
-    more than the limit.
+    more than the limit. Do not repeat the conditions around it: SQLite would go by them and read them all.
+    And ask for an order: that is what makes SQLite take the index which has it.
     """
     chosen = ids.with_for_update(skip_locked=True).cte("picked")
     return sa.select(chosen.c.id)

@@ -54,6 +54,9 @@ def upgrade() -> None:
     due = ["lane", "not_before"]
     partial("ix_mailer_deliveries_due", "mailer_deliveries", due, CLAIMABLE)
     partial("ix_mailer_deliveries_suspects", "mailer_deliveries", due, f"crashes > 0 AND {CLAIMABLE}")
+    op.drop_index("ix_mailer_deliveries_expiring", "mailer_deliveries")
+    expiring = "expires_at IS NOT NULL AND ended_at IS NULL"
+    partial("ix_mailer_deliveries_expiring", "mailer_deliveries", ["expires_at"], expiring)
     op.create_table(
         "mailer_workers",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -72,6 +75,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("mailer_workers")
+    op.drop_index("ix_mailer_deliveries_expiring", "mailer_deliveries")
+    expiring = f"expires_at IS NOT NULL AND {CLAIMABLE}"
+    partial("ix_mailer_deliveries_expiring", "mailer_deliveries", ["expires_at"], expiring)
     op.drop_index("ix_mailer_deliveries_suspects", "mailer_deliveries")
     op.drop_index("ix_mailer_deliveries_due", "mailer_deliveries")
     partial("ix_mailer_deliveries_due", "mailer_deliveries", ["not_before"], CLAIMABLE)
