@@ -88,7 +88,7 @@ def adopt_celery(celery: Celery) -> None:
 
 def is_redis(url: str) -> bool:
     """Whether the URL names Redis or Valkey."""
-    return url.startswith(("redis:", "rediss:", "redis+socket:", "valkey:"))
+    return url.startswith(("redis:", "rediss:", "redis+socket:"))
 
 
 def is_memory(url: str) -> bool:

@@ -54,7 +54,8 @@ def _http_base(url: str) -> str:
 def _broker(url: str) -> str:
     if url.partition("://")[0] not in _BROKERS or "://" not in url:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _BROKERS)}")
-    return url
+    # kombu knows Valkey as Redis, whose protocol it speaks.
+    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
 
 
 def _sender(text: str) -> str:

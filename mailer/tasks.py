@@ -15,7 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery import Celery, Task
+from celery.exceptions import InvalidTaskError
 from celery.result import AsyncResult
+from celery.worker.strategy import default as celery_strategy
 
 from mailer import delivery, outbox
 from mailer.broker import Publisher, Queues
@@ -69,6 +71,8 @@ class SendEmail(Task):  # type: ignore[misc]
 
     name = NAME
     ignore_result = True
+    Strategy = f"{__name__}:careful_strategy"
+    serializer = "json"  # whatever the application's other tasks are sent as: workers take nothing else
     # In Celery's words; `RetryPolicy` says what they mean here. Set from MAILER_MAX_RETRIES and so on.
     max_retries = 25
     retry_backoff = 60
@@ -207,6 +211,23 @@ class SendEmail(Task):  # type: ignore[misc]
                 more = self.drain.run()[1]
         if not made:
             log.debug("wakeup.idle", message=id_)
+
+
+def careful_strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:
+    """Celery's own way from a message to a task, but a body of another shape is refused (CE2).
+
+    Celery unpacks it outside of what it catches: the worker would end, and give the message to the next.
+    """
+    handle = celery_strategy(task, app, consumer, **options)
+
+    def receive(message: Any, body: Any, *rest: Any, **more: Any) -> None:
+        payload = message.payload  # raises what Celery expects if it is no JSON
+        shape = [type(part) for part in payload] if isinstance(payload, list) else None
+        if shape != [list, dict, dict] and not isinstance(payload, dict):
+            raise InvalidTaskError("the body is not [args, kwargs, options]")
+        handle(message, body, *rest, **more)
+
+    return receive
 
 
 # Celery keeps one current app a process, so of two workers in one process, one runs the other's tasks. The

@@ -44,8 +44,9 @@ def work(
     only = None if lanes is None else [queues.name(lane) for lane in lanes]
     worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level, queues=only)
     worker.start()
-    # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing.
-    return 0 if worker.exitcode in (None, 0, 1) else int(worker.exitcode)
+    # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing, and 1 after a crash.
+    asked = app.extensions["mailer.send_email"].drain.stopping
+    return 0 if asked and worker.exitcode == 1 else int(worker.exitcode or 0)
 
 
 def celery_of(app: flask.Flask) -> Celery:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,16 @@ def _sqlite(url: sa.URL) -> Engine:
             )
             raise ConfigError("MAILER_DATABASE_URL", problem) from None
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    if url.database and url.database != ":memory:":
+        sa.event.listen(engine, "connect", partial(_keep_to_owner, Path(url.database)))
     set_up_sqlite(engine)
     return engine
+
+
+def _keep_to_owner(path: Path, _connection: Any, _record: Any) -> None:
+    """A new file is the owner's only, and so are those that SQLite makes beside it, with the same mode."""
+    if path.exists() and path.stat().st_size == 0:
+        path.chmod(0o600)
 
 
 def set_up_sqlite(engine: Engine) -> None:

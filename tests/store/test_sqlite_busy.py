@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from mailer.store import create_engine
+from mailer.errors import StoreError
+from mailer.sealing import Sealer
+from mailer.store import Store, create_engine
 from mailer.store.migrations import upgrade
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +38,23 @@ def test_nobody_is_told_that_the_database_is_locked(url):
     assert [one["errors"] for one in told] == [[]] * PROCESSES
     assert len(waits) > 200
     assert waits[-1] < 1
+
+
+def test_a_new_database_is_its_owners_only(url):
+    """Addresses are in it: neither the file nor the one with the last writes is readable by others."""
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    store = Store(create_engine(url), Sealer([b"k" * 32]))
+    with store.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM mailer_workers")
+        modes = {path.name: path.stat().st_mode & 0o077 for path in folder.glob("store.db*")}
+    assert set(modes) >= {"store.db", "store.db-wal"}
+    assert set(modes.values()) == {0}
+
+
+def test_what_can_be_left_out_does_not_wait(url):
+    """begin_soon gives up after a tenth of a second, and says so in plain words."""
+    store, other = (Store(create_engine(url), Sealer([b"k" * 32])) for _ in range(2))
+    began = time.monotonic()
+    with store.begin(), pytest.raises(StoreError, match="busy"), other.begin_soon():
+        pass
+    assert time.monotonic() - began < 0.5
