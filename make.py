@@ -70,7 +70,7 @@ def bench(args: list[str]) -> None:
     found = sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py"))
     if not args or args[0] not in found:
         sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(found)}")
-    ensure("run")
+    ensure("run", "test")  # its servers
     hand_over([*MODULE, f"bench.{args[0]}", *args[1:]])
 
 
