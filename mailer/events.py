@@ -1,8 +1,8 @@
 """The catalogue of events: what a message's timeline can say, with the fields of each.
 
-Events are appended in the transaction of the change they tell of, and never rewritten. ``data`` holds
-only what is listed here; none of it is a secret, a body or a token. Replies are the server's words,
-bounded and escaped where they are shown.
+Events are appended in the transaction of the change they tell of, and never rewritten, except to take out
+the address of somebody who is to be forgotten. ``data`` holds only what is listed here; none of it is a
+secret, a body or a token. Replies are the server's words, bounded and escaped where they are shown.
 """
 
 from __future__ import annotations
@@ -29,3 +29,4 @@ class Event(StrEnum):
     RESCHEDULED = "rescheduled"  # recipient, by, send_at
     RETRIED = "retried"  # recipient, by
     SETTLED = "settled"  # recipient, by, as
+    FORGOTTEN = "forgotten"  # by; an address was taken out of the message, and what it said was erased

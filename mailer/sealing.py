@@ -12,6 +12,7 @@ so a key is rotated by putting a new one in front.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import zlib
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mailer.errors import ConfigError
 
+HEAD = 17
+"""So many octets begin a sealed value and are in no other: the nonce is among them."""
 _VERSION = b"\x01"
 _ID, _NONCE = slice(1, 5), slice(5, 17)
 
@@ -36,6 +39,7 @@ class Sealer:
         self._current = next(iter(self._ciphers))
         # From the oldest key, which stays while newer ones are put in front of it.
         self.fingerprint_key = _derive(keys[-1], b"mailer fingerprint")
+        self._pseudonym_key = _derive(keys[-1], b"mailer pseudonym")
 
     def seal(self, plain: bytes, bound_to: str) -> bytes:
         """Encrypt; the result opens only together with the same ``bound_to``."""
@@ -55,6 +59,14 @@ class Sealer:
             raise ConfigError(
                 "MAILER_SECRET_KEYS", "a sealed value was altered or moved in the store"
             ) from None
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether it was sealed with the first key, and stays readable without the others."""
+        return bytes(sealed[:5]) == _VERSION + self._current
+
+    def pseudonym(self, text: str) -> str:
+        """16 hex digits that stand for ``text``, always the same; without the key nobody can check one."""
+        return hmac.new(self._pseudonym_key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import click
 import pytest
 
-from mailer import inbox, outbox, send_email
+from mailer import inbox, outbox, retention, send_email
 from mailer.cli import group, mailer
 from mailer.config import PREFIX, Settings
 from mailer.delivery import deliver
@@ -206,6 +206,8 @@ def test_events_hold_no_key_that_is_not_documented(tmp_path):
         services.transport.transmit = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             deliver(services, ids[4])
+        ids.append(send_email.delay(to="gone@x.test", **hello).id)
+        retention.forget(services, "gone@x.test", by="eve")
         services.now = lambda: _later(timedelta(minutes=2))
         outbox.reap_and_expire(services)
     seen: dict[str, set[str]] = {}

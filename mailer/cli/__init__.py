@@ -11,11 +11,11 @@ Exit codes:
 3   no such message, or the template lacks that part
 4   the message's state does not allow it
 5   a setting or an operator is wrong, or the store does not answer
-6   still under way when ``--wait`` ran out
+6   still under way when ``--wait`` ran out, or ``forget`` has to be run again
 ==  =====================================================================
 """
 
-from mailer.cli import doctor, messages, operators, run  # they add their commands to the group
+from mailer.cli import doctor, messages, operators, retention, run  # they add their commands to the group
 from mailer.cli.group import mailer, main
 
-__all__ = ["doctor", "mailer", "main", "messages", "operators", "run"]
+__all__ = ["doctor", "mailer", "main", "messages", "operators", "retention", "run"]

@@ -50,7 +50,7 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for pro
     "--attach", multiple=True, type=click.Path(exists=True, dir_okay=False), help="A file to attach."
 )
 @click.option("--locale", help="Language of the mail: de, pt-BR.")
-@click.option("--lane", default="default", help="critical, default or bulk.")
+@click.option("--lane", help="critical, default or bulk.")
 @click.option("--in", "countdown", type=float, help="Seconds to wait before sending.")
 @click.option("--expires-in", type=float, help="Seconds after which it must not be sent any more.")
 @click.option("--idempotency-key", help="The same key never sends twice.")
@@ -164,7 +164,7 @@ def _show(found: Services, id_: str, json_: bool) -> None:
         print_json(message.as_dict())
         return
     lines = [
-        f"{message.state.value.upper()}  {message.subject or '(not rendered yet)'}",
+        f"{message.state.value.upper()}  {_title(message)}",
         f"  id          {message.id}",
         f"  Message-ID  {message.message_id}",
         f"  template    {message.template or '-'}    lane {message.lane}",
@@ -174,12 +174,18 @@ def _show(found: Services, id_: str, json_: bool) -> None:
     for d in message.deliveries:
         words = " ".join(str(part) for part in (d.code, d.reply) if part)
         lines.append(f"  {d.state:<10}  {d.recipient} ({d.kind}), attempt {d.attempts}  {words}")
+    if message.body_erased_at:
+        lines.append(f"  what it said was erased {message.body_erased_at:%Y-%m-%d %H:%M:%S} UTC")
     lines.append("")
     for event in message.events:
         told = "  ".join(f"{key}={value}" for key, value in event.data.items())
         lines.append(f"  {event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d}  {event.name:<12} {told}")
     for line in lines:
         click.echo(escape_controls(line))
+
+
+def _title(message: queries.MessageView) -> str:
+    return message.subject or ("(erased)" if message.body_erased_at else "(not rendered yet)")
 
 
 @mailer.command()

@@ -224,6 +224,11 @@ def rehash(connection: Connection, id_: str, old_hash: str, new_hash: str) -> No
     connection.execute(sa.update(users).where(u.id == id_, u.password == old_hash).values(password=new_hash))
 
 
+def forget(connection: Connection, email_key: str) -> int:
+    """Delete the account of an address, and with it every session and link; answer how many that were."""
+    return connection.execute(sa.delete(users).where(u.email_key == email_key)).rowcount
+
+
 def _set_password(connection: Connection, guard: tuple[Any, ...], password_hash: str, **more: Any) -> bool:
     values = {"password": password_hash, **_new_nonces(), **_new_sessions(), **more}
     return connection.execute(sa.update(users).where(*guard).values(values)).rowcount == 1

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from mailer.events import Event
 from mailer.states import State
 from mailer.store import messages as message_rows
+from mailer.store.forgetting import PSEUDONYMS
 from mailer.store.models import deliveries
 from mailer.store.transitions import close, may, tell
 from mailer.timing import SLACK
@@ -76,5 +77,6 @@ def settle(connection: Connection, message: str, outcome: State, by: str, now: d
 
 
 def _by_hand(connection: Connection, transition: str, message: str, values: dict[str, Any]) -> list[str]:
-    changed = sa.update(deliveries).where(d.message == message, may(transition)).values(**values)
+    somebody = d.recipient.not_like(PSEUDONYMS)
+    changed = sa.update(deliveries).where(d.message == message, may(transition), somebody).values(**values)
     return list(connection.scalars(changed.returning(d.recipient)))

@@ -104,6 +104,22 @@ def _use_step(
     return done.rowcount == 1
 
 
+def reseal(connection: Connection, sealer: Sealer) -> tuple[int, int]:
+    """Seal every secret with the first key; answer how many that were, and how many no key opens."""
+    rows = connection.execute(sa.select(f.operator, f.secret)).all()
+    old = [row for row in rows if not sealer.is_current(row.secret)]
+    done = lost = 0
+    for id_, secret in old:
+        try:
+            fresh = sealer.seal(sealer.open(secret, _binding(id_)), _binding(id_))
+        except ConfigError:
+            lost += 1
+            continue
+        as_read = (f.operator == id_, f.secret == secret)
+        done += connection.execute(sa.update(second_factors).where(*as_read).values(secret=fresh)).rowcount
+    return done, lost
+
+
 def remove(connection: Connection, id_: int) -> bool:
     """Ask for no code any more; False if there was nothing to remove."""
     return connection.execute(sa.delete(second_factors).where(f.operator == id_)).rowcount == 1

@@ -276,7 +276,7 @@ def _deeds(found: MessageView) -> set[str]:
     if not may(Role.SUPPORT):
         return set()
     states = {delivery.state for delivery in found.deliveries}
-    gone = found.has_secrets and found.erased_at is not None
+    gone = found.body_erased_at is not None or (found.has_secrets and found.erased_at is not None)
     deeds = {deed for deed in ("retry", "cancel", "settle") if states & TRANSITIONS[deed][0]}
     if State.SCHEDULED in states:  # what is queued is gone before a time could be typed
         deeds.add("reschedule")

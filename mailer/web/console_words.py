@@ -145,6 +145,7 @@ SENTENCES: dict[str, tuple[Say, str]] = {
     Event.RESCHEDULED: (lambda d: f"Moved{_by(d)} to {_moment(d.get('send_at'))} for {_to(d)}", ""),
     Event.WORKER_LOST: (lambda d: f"The worker was lost on the way to {_to(d)}{_attempt(d)}", "warn"),
     Event.RETRIED: (lambda d: f"Tried again{_by(d)} for {_to(d)}", ""),
+    Event.FORGOTTEN: (lambda d: f"A person was forgotten{_by(d)}: address and content were taken out", ""),
     Event.SETTLED: (lambda d: f"Settled{_by(d)} as {d.get('as', 'ended')} for {_to(d)}", ""),
 }
 _TOLD = {"recipient", "attempt", "reason", "recipients", "lane", "by", "as", "original", "send_at",
