@@ -30,6 +30,8 @@ from mailer.transports.factory import transport_for
 KEY = "mailer"
 """The key in ``app.extensions``."""
 
+_DEFAULTABLE = {"lane", "on_uncertain", "expires_in", "sender", "reply_to", "tags"}
+
 _applications: weakref.WeakSet[flask.Flask] = weakref.WeakSet()
 
 
@@ -43,6 +45,7 @@ class Mailer:
 
     def __init__(self, app: flask.Flask | None = None, **options: Any) -> None:
         self._providers: dict[str, Provider] = {}
+        self._defaults: dict[str, dict[str, Any]] = {}
         if app is not None:
             self.init_app(app, **options)
 
@@ -81,6 +84,19 @@ class Mailer:
 
         return keep
 
+    def defaults(self, template: str, **arguments: Any) -> None:
+        """What calls with this template mean unless they say otherwise; raises ConfigError for other names.
+
+        ``lane``, ``on_uncertain``, ``expires_in``, ``sender``, ``reply_to`` and ``tags`` can be given::
+
+            mailer.defaults("invoice", on_uncertain="hold")
+            mailer.defaults("log_in_code", lane="critical", expires_in=600)
+        """
+        if unknown := sorted(set(arguments) - _DEFAULTABLE):
+            known = ", ".join(sorted(_DEFAULTABLE))
+            raise ConfigError(f"defaults({template!r})", f"has {unknown[0]!r}; it may have {known}")
+        self._defaults[template] = arguments
+
     def _build(self, app: flask.Flask, settings: Settings, session: Any) -> Services:
         theirs = None if session is None else bind_of(app, session)
         if settings.database_url is not None or theirs is None:
@@ -100,6 +116,7 @@ class Mailer:
             transport=transport_for(settings, app.config),
             policy=RetryPolicy(uncertain_delay_seconds=settings.uncertain_delay),
             providers=self._providers,
+            defaults=self._defaults,
             app_context=lambda: _context_of(app),
             publish=_not_yet,
             session=session,

@@ -43,6 +43,7 @@ def utc_now() -> datetime:
 class Services:
     """Settings and resources of one application.
 
+    ``defaults`` are arguments of the call, for each template, where the call does not give them.
     ``session`` answers the caller's SQLAlchemy session to join, if the application gave one.
     ``publish`` hands wake-ups to the broker and raises ``ConnectionError`` if it does not take them.
     """
@@ -53,6 +54,7 @@ class Services:
     transport: Transport
     policy: RetryPolicy
     providers: Mapping[str, Provider]
+    defaults: Mapping[str, Mapping[str, Any]]
     app_context: Callable[[], contextlib.AbstractContextManager[Any]]
     publish: Callable[[Sequence[Wakeup]], None]
     session: Any = None

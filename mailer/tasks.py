@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -100,6 +100,7 @@ class SendEmail(Task):  # type: ignore[misc]
 
     def _accept(self, template: str | None = None, *, session: Any = UNSET, **fields: Any) -> Accepted:
         settings, services = self.services.settings, self.services
+        fields = _with_defaults(services.defaults.get(template or "", {}), fields)
         fields.setdefault("on_uncertain", settings.on_uncertain)
         fields.setdefault("locale", settings.default_locale)
         if fields.get("sender") is None:
@@ -211,6 +212,13 @@ class SendEmail(Task):  # type: ignore[misc]
                 more = self.drain.run()[1]
         if not made:
             log.debug("wakeup.idle", message=id_)
+
+
+def _with_defaults(defaults: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call and what its template says of the others; a deadline is given in one way."""
+    if given.get("expires_at") is not None:
+        defaults = {name: value for name, value in defaults.items() if name != "expires_in"}
+    return {**defaults, **{name: value for name, value in given.items() if value is not None}}
 
 
 def careful_strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from mailer import (
     Attachment,
+    ConfigError,
     IdempotencyConflict,
     InvalidAddress,
     InvalidMessage,
@@ -325,6 +326,26 @@ def test_an_idempotency_key_is_kept_for_a_day_and_in_its_scope(alone):
     later = send_email.delay(to="b@x.test", idempotency_key="k", **HI).id
     assert later != first
     assert len(stored(alone)) == 3
+
+
+def test_a_template_says_what_its_mails_have_in_common(app, db, mailer, published):
+    """A template's defaults hold where a call says nothing; a call that says something wins."""
+    mailer.defaults("welcome", lane="bulk", on_uncertain="hold", expires_in=600, tags=["hello"])
+    with app.app_context():
+        as_said = send_email.delay("welcome", to="a@x.test", context={"name": "Ada"}, session=None)
+        soon = datetime.now(UTC) + timedelta(minutes=1)
+        otherwise = send_email.delay(
+            "welcome", to="a@x.test", context={"name": "Ada"}, session=None, lane="critical", expires_at=soon
+        )
+        plain = send_email.delay(to="a@x.test", session=None, **HI)
+    found = {message.id: message for message in stored(app)}
+    first = found[as_said.id]
+    assert (first.lane, list(first.tags)) == ("bulk", ["hello"])
+    assert abs(first.expires_at - first.created_at - timedelta(minutes=10)) < timedelta(seconds=1)
+    assert (found[otherwise.id].lane, found[otherwise.id].expires_at) == ("critical", soon)
+    assert found[plain.id].lane == "default"
+    with pytest.raises(ConfigError, match="'subject'; it may have"):
+        mailer.defaults("welcome", subject="Hello")
 
 
 def test_nothing_readable_is_stored(alone, tmp_path):
