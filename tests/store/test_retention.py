@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from datetime import timedelta
@@ -271,6 +272,37 @@ def test_nothing_reads_or_retries_what_is_gone(store, accept):
     assert view(store, message).state is State.FAILED, "rolled back"
     with store.read() as connection:
         assert message_rows.open_preview(connection, message, store.sealer) is None
+
+
+def test_a_retry_and_an_erasure_meet(services, accept):
+    """PD2: of the two, one wins whole: queued with its content, or ended without; never queued without."""
+    store = services.store
+    made = [accept() for _ in range(40)]
+    for message in made:
+        attempt(store, message, State.FAILED, render=False)
+    start, erased = threading.Barrier(2), []
+
+    def work() -> None:
+        start.wait()
+        for message in made:
+            with contextlib.suppress(BodyErased), store.begin() as connection:
+                by_hand.retry(connection, message, "eve", NOW)
+
+    def erase() -> None:
+        start.wait()
+        for _ in range(10):
+            with store.begin() as connection:
+                erased.append(rows.erase_bodies(connection, NOW, NOW, limit=4))
+
+    threads = [threading.Thread(target=work), threading.Thread(target=erase)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    with store.read() as connection:
+        query = sa.select(messages.c.content, messages.c.ended_at, deliveries.c.state).join(deliveries)
+        left = connection.execute(query).all()
+    outcomes = {(r.content is not None, r.ended_at is not None, r.state) for r in left}
+    assert outcomes <= {(True, False, "queued"), (False, True, "failed")}
+    assert sum(erased) == sum(r.content is None for r in left)
 
 
 # People

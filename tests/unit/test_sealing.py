@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailer.errors import ConfigError
-from mailer.sealing import Sealer, signing_key
+from mailer.sealing import HEAD, Sealer, signing_key
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -34,6 +34,23 @@ def test_an_altered_value_does_not_open(position):
     sealed[position] ^= 1
     with pytest.raises(ConfigError):
         Sealer([OLD]).open(bytes(sealed), "m")
+
+
+def test_what_another_key_sealed_is_known_by_its_beginning():
+    """PD1: resealing finds what is left under older keys without opening it."""
+    old, both = Sealer([OLD]), Sealer([NEW, OLD])
+    assert old.is_current(old.seal(b"x", "m"))
+    assert not both.is_current(old.seal(b"x", "m"))
+    assert both.is_current(both.seal(b"x", "m")[:HEAD])
+    assert len({both.seal(b"x", "m")[:HEAD] for _ in range(100)}) == 100
+
+
+def test_a_pseudonym_is_steady_while_newer_keys_come_in_front():
+    """PD5: under the oldest key; another text or key gives another one."""
+    name = Sealer([OLD]).pseudonym("ada@x.test")
+    assert len(name) == 16
+    assert Sealer([NEW, OLD]).pseudonym("ada@x.test") == name
+    assert len({name, Sealer([OLD]).pseudonym("bob@x.test"), Sealer([NEW]).pseudonym("ada@x.test")}) == 3
 
 
 def test_signing_keys_differ_by_purpose():
