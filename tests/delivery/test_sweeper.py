@@ -13,7 +13,7 @@ from mailer.errors import StoreError
 from mailer.heartbeat import BEAT_SECONDS, MISSED, PROBE_SECONDS
 from mailer.store import clock as clock_module
 from mailer.store import deliveries as rows
-from mailer.store import workers
+from mailer.store import queries, workers
 from mailer.store.clock import Clock
 from mailer.store.models import deliveries
 from mailer.sweeper import Sweeper
@@ -54,14 +54,12 @@ def sweep(sweeper, steady=None, wall=None, seconds=1.0):
         steady[0] += seconds
     if wall:
         wall[0] += timedelta(seconds=seconds)
-    for step in (
-        sweeper._look_at_clock,
-        sweeper._reap,
-        sweeper._wake,
-        sweeper.heartbeat.beat,
-        sweeper._adopt,
-    ):
-        step()
+    sweeper.sweep()
+
+
+def shown(app, id_):
+    with app.extensions["mailer"].store.read() as connection:
+        return queries.show(connection, id_)
 
 
 def claim(services, id_, token="t"):
@@ -137,6 +135,20 @@ def test_a_clock_that_is_set_takes_nobodys_lease(alone, sweeper, steady, wall, j
     assert state(alone, alive) == "sending"
     assert state(alone, dead) == "deferred"
     assert claim(services, waiting), "what was accepted before is due after"
+
+
+def test_what_need_not_be_kept_goes(alone, sweeper, steady, wall):
+    """PD2: the sweeper erases bodies after a week; not at once where the clock has only been set."""
+    services = alone.extensions["mailer"]
+    sweep(sweeper, steady, wall)
+    accepted = send_email.delay(to="a@x.test", **HI)
+    assert Drain(services).run() == (1, None)
+    sweep(sweeper, steady, wall, 61)
+    wall[0] += timedelta(days=8)
+    sweep(sweeper, steady, wall)
+    assert shown(alone, accepted.id).body_erased_at is None
+    sweep(sweeper, steady, wall, 61)
+    assert shown(alone, accepted.id).body_erased_at == wall[0]
 
 
 def test_lanes_that_are_gone_are_served_as_default(alone, sweeper):
