@@ -109,3 +109,26 @@ def test_without_any_broker_a_worker_finds_the_rows(dispatcher, monkeypatch):
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
     assert len(peer.accepted) == 5
+
+
+def test_applications_share_a_broker(any_broker, tmp_path):
+    """Each has a prefix of its own: no worker takes what is another's."""
+    with SmtpPeer() as peer:
+        apps = {}
+        for name in ("one", "two"):
+            dispatcher = any_broker("redis")
+            dispatcher.set("MAILER_SMTP_URL", f"smtp://127.0.0.1:{peer.port}")
+            dispatcher.set("MAILER_QUEUE_PREFIX", name)
+            dispatcher.set("MAILER_DATABASE_URL", f"sqlite:///{tmp_path / name}.db")
+            apps[name] = dispatcher, dispatcher.app()
+        with apps["two"][1].app_context():
+            theirs = [send_email.delay(to=f"two{n}@x.test", **HI).id for n in range(5)]
+        with apps["one"][1].app_context():
+            ours = [send_email.delay(to=f"one{n}@x.test", **HI).id for n in range(5)]
+        apps["one"][0].start_worker()
+        assert {wait(apps["one"][1], id_) for id_ in ours} == {"sent"}
+        assert {wait(apps["two"][1], id_, 0) for id_ in theirs} == {"queued"}
+        apps["two"][0].start_worker()
+        assert {wait(apps["two"][1], id_) for id_ in theirs} == {"sent"}
+    assert len(peer.accepted) == 10
+    assert "wakeup.idle" not in apps["one"][0].logs()
