@@ -60,7 +60,9 @@ class Heartbeat:
         self._beaten, self._row = time.monotonic(), replace(self._row, seen_at=self._services.now())
         with self._services.store.begin() as connection:
             workers.beat(connection, self._row)
-        if time.monotonic() - self._heard > PROBE_SECONDS * (self._probed + 1):
+        idle = time.monotonic() - self._heard
+        new = self._row.consumed_at is None and not self._probed
+        if new or idle > PROBE_SECONDS * (self._probed + 1):
             taken = outbox.wake(self._services, [Wakeup(self._row.id, self._lane)])
             self._probed += taken
             if self.stalled:
