@@ -222,7 +222,14 @@ def freeze(
 
 
 def close_ended(connection: Connection, ids: Collection[str], now: datetime) -> None:
-    """Where every delivery is final: note the end, erase the secrets, keep only the masked bytes."""
+    """Where every delivery is final: note the end, erase the secrets, keep only the masked bytes.
+
+    Two transactions that each end one of the last two deliveries must not both find the other's still open.
+    So they go one after the other from here, and the statement that looks begins after the wait.
+    """
+    if connection.dialect.name == "postgresql":
+        in_turn = sa.select(messages.c.id).where(messages.c.id.in_(ids)).order_by(messages.c.id)
+        connection.execute(in_turn.with_for_update(key_share=True))
     still_open = sa.exists().where(
         deliveries.c.message == messages.c.id, deliveries.c.state.not_in(sorted(FINAL))
     )
@@ -248,12 +255,13 @@ def move(connection: Connection, message: str, send_at: datetime) -> None:
 def reopen(connection: Connection, message: str) -> None:
     """Undo `close_ended` for a person's retry: what was erased is rendered afresh, with fresh secrets.
 
-    Raises BodyErased if there is nothing left to render.
+    Raises BodyErased if there is nothing left to render, or not all of it.
     """
     erased = messages.c.erased_at.is_not(None)
+    whole = (messages.c.body_erased_at.is_(None), sa.not_(messages.c.has_secrets & erased))
     reopened = connection.execute(
         sa.update(messages)
-        .where(messages.c.id == message, messages.c.body_erased_at.is_(None))
+        .where(messages.c.id == message, *whole)
         .values(ended_at=None, erased_at=None, rendered=sa.case((erased, None), else_=messages.c.rendered))
     )
     if reopened.rowcount == 0:
