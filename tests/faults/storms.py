@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from mailer.states import State
 from tests.faults.conftest import until
 from tests.faults.ground import Ground, children_of, datetime_in, prepared
+from tests.faults.storm_crashes import caller_points, worker_points
 from tests.peer import Close, Drip, Raw, Say, Script, Silence, Take
 
 STORES = ("sqlite", "postgres")
@@ -233,7 +234,9 @@ STORMS = {
         Storm("worker-kill", worker_kill, 500),
         Storm("child-kill", child_kill, 300),
         Storm("broker-wipe", broker_wipe, 500),
+        Storm("caller-points", caller_points, 30),
         Storm("steps", steps, 12),
+        Storm("worker-points", worker_points, 60),
         Storm("store-restart", store_restart, 300, ("postgres",)),
         Storm("peer", peer, 200),
         Storm("sweepers", sweepers, 300),
