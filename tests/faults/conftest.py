@@ -17,6 +17,7 @@ import pytest
 
 from mailer import outbox
 from mailer.store import queries
+from tests import servers
 from tests.conftest import clear_environment, not_had
 from tests.faults.host import create_app
 
@@ -51,12 +52,13 @@ class Dispatcher:
         os.environ[name] = self.environment[name] = value
 
     def start_worker(self, *options: str) -> subprocess.Popen:
+        """A worker in a process group of its own, which ends with us even if we are killed."""
         command = [sys.executable, "-m", "flask", "--app", "tests.faults.host", "mailer", "worker", *options]
         log = (self.folder / f"worker-{len(self.workers)}.log").open("w")
         with log:
             self.workers.append(
                 subprocess.Popen(
-                    command,
+                    servers.launched(command, None, signal.SIGKILL),
                     cwd=ROOT,
                     env={**os.environ, **self.environment},
                     stdout=log,

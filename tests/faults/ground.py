@@ -28,7 +28,8 @@ from mailer.store.models import deliveries
 from tests import servers
 from tests.conftest import clear_environment
 from tests.faults.conftest import QUICK, READY, Dispatcher, until
-from tests.peer import Copy, Script, SmtpPeer
+from tests.faults.disk import Disk, small_disk
+from tests.peer import Copy, Drip, Script, SmtpPeer
 
 SETTINGS = QUICK | {
     "MAILER_LEASE_SECONDS": "3",
@@ -37,6 +38,9 @@ SETTINGS = QUICK | {
     "MAILER_CRASH_LIMIT": "20",  # kills hit whom they hit; that poison ends is another test's matter
 }
 CALLERS = 4
+LEASE_SECONDS = float(SETTINGS["MAILER_LEASE_SECONDS"])
+SLOW = Script(text=Drip(b"250 ok\r\n", 0.007))
+"""Takes the copy, then needs 50 ms to say so: a kill is likely to hit just that."""
 
 
 class Broker:
@@ -131,7 +135,10 @@ class Sink:
 
 @dataclass
 class Ground:
-    """One storm's surroundings. ``windows`` is how many copies too many its faults can excuse."""
+    """One storm's surroundings. ``windows`` is how many copies too many its faults can excuse.
+
+    ``persistent`` callers call again when the store was away; others give up: ``refused`` has their mails.
+    """
 
     messages: int
     store: str
@@ -141,23 +148,27 @@ class Ground:
     app: flask.Flask
     sink: Sink
     say: Callable[[str], None]
+    disk: Disk | None = None
     windows: int = 0
+    persistent: bool = True
     accepted: dict[str, float] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     slowest_call: float = 0.0
-    refused_calls: int = 0
+    refused: set[str] = field(default_factory=set)
+    refusals: set[str] = field(default_factory=set)
+    overdue: float = 0.0
     problems: list[str] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
 
     # Workers
 
-    def start_workers(self, count: int, *, pool: str = "threads", concurrency: int = 2) -> None:
-        """Start workers and wait until all of them consume."""
+    def start_workers(self, count: int, *, pool: str = "threads", concurrency: int = 3) -> None:
+        """Start workers and wait until all of them consume. Of three places a lane gets two."""
         first = len(self.dispatcher.workers)
         for _ in range(count):
             self.dispatcher.start_worker("--pool", pool, "--concurrency", str(concurrency))
         logs = [self.dispatcher.folder / f"worker-{first + n}.log" for n in range(count)]
-        until(lambda: all(READY in log.read_text() for log in logs), 40, "the workers to consume")
+        until(lambda: all(READY in log.read_text() for log in logs), 90, "the workers to consume")
 
     def replace_oldest_worker(self, *, windows: int = 2) -> None:
         """Kill a worker with everything it started; another takes its place."""
@@ -165,7 +176,14 @@ class Ground:
         self.killed.add(victim.pid)
         self.windows += windows
         self.dispatcher.kill(victim)
-        self.dispatcher.start_worker("--pool", "threads", "--concurrency", "2")
+        self.dispatcher.start_worker("--pool", "threads", "--concurrency", "3")
+
+    def work_once(self) -> None:
+        """Let a worker send what is due, without a broker, and end."""
+        worker = self.dispatcher.start_worker("--once")
+        self.killed.add(worker.pid)
+        if worker.wait(60):
+            self.problems.append(f"a worker that was to work once ended with {worker.returncode}")
 
     def fallen(self) -> list[str]:
         """The workers that ended although nobody killed them."""
@@ -188,17 +206,23 @@ class Ground:
             try:
                 send_email.delay(to=recipient, idempotency_key=key, **fields, **options)
                 break
-            except StoreError:
-                self.refused_calls += 1
+            except StoreError as exc:
+                self.refusals.add(str(exc))
+                if not self.persistent:
+                    self.refused.add(recipient)
+                    return
                 time.sleep(0.1)
             finally:
                 self.slowest_call = max(self.slowest_call, time.monotonic() - began)
         self.accepted[recipient] = time.monotonic()
 
     @contextlib.contextmanager
-    def calling(self, count: int, seconds: float, **options: Any) -> Iterator[None]:
-        """Accept so many mails, spread over so many seconds, while the block runs; then wait for the rest."""
-        first, began = len(self.accepted), time.monotonic()
+    def calling(self, count: int, seconds: float, **options: Any) -> Iterator[Callable[[], bool]]:
+        """Accept so many mails, spread over so many seconds, while the block runs; then wait for the rest.
+
+        The block is given a function that answers whether callers are still at it.
+        """
+        first, began = len(self.accepted) + len(self.refused), time.monotonic()
         turns = itertools.count()
 
         def go_on() -> None:
@@ -213,7 +237,7 @@ class Ground:
         callers = [threading.Thread(target=go_on, daemon=True) for _ in range(CALLERS)]
         for caller in callers:
             caller.start()
-        yield
+        yield lambda: any(caller.is_alive() for caller in callers)
         for caller in callers:
             caller.join(60)
 
@@ -227,7 +251,7 @@ class Ground:
             return {row.recipient: row for row in connection.execute(asked)}
 
     def settle(self, seconds: float = 60) -> bool:
-        """Wait until every mail has ended or awaits a person; answer whether all did."""
+        """Wait until every mail has ended or awaits a person, unless nothing moves for so long."""
         give_up, last = time.monotonic() + seconds, -1
         while time.monotonic() < give_up:
             rows = self.rows().values()
@@ -235,17 +259,58 @@ class Ground:
             if not open_:
                 return True
             if open_ // 100 != last:
-                last = open_ // 100
+                last, give_up = open_ // 100, time.monotonic() + seconds
                 self.say(f"{open_} to go")
             time.sleep(0.25)
         return False
 
+    def finish(self) -> None:
+        """Wait for the end of every mail while the sink still listens."""
+        if not self.settle():
+            self.problems.append("not all mails came to an end")
+        self.problems += self.fallen()
+
+    def callers_were_quick(self) -> None:
+        if self.slowest_call >= 1:
+            self.problems.append(f"a call took {self.slowest_call:.1f} s")
+
+    @contextlib.contextmanager
+    def nobody_waits(self, at_most: float = 2.0) -> Iterator[None]:
+        """Watch meanwhile how long mails wait whose lease is over, until a worker has them again.
+
+        The lease itself is waited for in any case: it is how a worker's end is noticed.
+        """
+        over = threading.Event()
+        d, services = deliveries.c, self.app.extensions["mailer"]
+        lost = sa.and_(d.state == State.DEFERRED, d.reason == "worker_lost")
+        since = sa.case((lost, d.not_before), else_=d.lease_until)
+        asked = sa.select(sa.func.min(since)).where(sa.or_(d.state == State.SENDING, lost))
+
+        def watch() -> None:
+            while not over.wait(0.2):
+                with contextlib.suppress(StoreError), services.store.read() as connection:
+                    now = services.now()
+                    first = connection.scalar(asked)
+                    if first is not None:
+                        self.overdue = max(self.overdue, (now - first).total_seconds())
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        yield
+        over.set()
+        watcher.join(10)
+        if self.overdue > at_most:
+            self.problems.append(f"a mail waited {self.overdue:.1f} s longer than its lease")
+
 
 @contextlib.contextmanager
 def prepared(
-    store: str, messages: int, say: Callable[[str], None], settings: dict[str, str]
+    store: str, messages: int, say: Callable[[str], None], *, smtp: str = "", with_disk: bool = False
 ) -> Iterator[Ground]:
-    """A ground with nothing on it yet but the servers; everything ends with the block, Ctrl-C included."""
+    """A ground with nothing on it yet but the servers; everything ends with the block, Ctrl-C included.
+
+    ``smtp`` are options of the transport's URL. ``with_disk``: SQLite's file is on one that can be filled.
+    """
     before = dict(os.environ)
     clear_environment()
     with contextlib.ExitStack() as ends:
@@ -254,15 +319,16 @@ def prepared(
         broker, sink, postgres = Broker(), Sink(), None
         ends.callback(broker.end)
         broker.start()
-        url = f"sqlite:///{folder / 'store.db'}"
+        disk = ends.enter_context(small_disk(folder)) if with_disk else None
+        url = f"sqlite:///{(disk.folder if disk else folder) / 'store.db'}"
         if store == "postgres":
             postgres = Postgres(ends)
             postgres.start()
             url = postgres.url
-        environment = SETTINGS | settings | {
+        environment = SETTINGS | (disk.settings if disk else {}) | {
             "MAILER_DATABASE_URL": url,
             "MAILER_BROKER_URL": broker.url,
-            "MAILER_SMTP_URL": f"smtp://127.0.0.1:{sink.port}",
+            "MAILER_SMTP_URL": f"smtp://127.0.0.1:{sink.port}{smtp}",
             "MAILER_DATA_DIR": str(folder / "data"),
         }  # fmt: skip
         os.environ.update(environment)
@@ -270,7 +336,7 @@ def prepared(
         ends.callback(_end_workers, dispatcher)
         app = dispatcher.app()
         ends.callback(app.extensions["mailer"].store.engine.dispose)
-        yield Ground(messages, store, broker, postgres, dispatcher, app, sink, say)
+        yield Ground(messages, store, broker, postgres, dispatcher, app, sink, say, disk)
 
 
 def _restore(environment: dict[str, str]) -> None:

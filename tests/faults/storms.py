@@ -13,12 +13,9 @@ mails have the policy ``hold``, half ``retry``. `docs/explanation/storms.md` say
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import logging
-import os
-import random
 import signal
 import sys
 import time
@@ -26,24 +23,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailer.states import State
-from tests.faults.conftest import until
-from tests.faults.ground import Ground, children_of, datetime_in, prepared
+from tests.faults.ground import Ground, prepared
+from tests.faults.storm_broker import broker_wipe, sweepers
 from tests.faults.storm_crashes import caller_points, worker_points
-from tests.peer import Close, Drip, Raw, Say, Script, Silence, Take
+from tests.faults.storm_peer import SHORT, peer, slow_peer
+from tests.faults.storm_store import disk_full, store_restart
+from tests.faults.storm_time import clock_steps, same_second
+from tests.faults.storm_workers import child_kill, steps, worker_kill
 
 STORES = ("sqlite", "postgres")
-SLOW = Script(text=Drip(b"250 ok\r\n", 0.007))
-"""Takes the copy, then needs 50 ms to say so: a kill is likely to hit just that."""
 
 
 @dataclass(frozen=True)
 class Storm:
-    """A kind of fault. ``run`` lets mails be accepted and breaks things meanwhile."""
+    """A kind of fault. ``run`` lets mails be accepted and breaks things meanwhile.
+
+    ``smtp`` are options of the transport's URL. With ``small_disk`` the store has a disk that can be filled.
+    """
 
     name: str
     run: Callable[[Ground], None]
     messages: int
     stores: Sequence[str] = STORES
+    smtp: str = ""
+    small_disk: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Outcome:
 
     ``held`` mails wait for a person and the sink has no copy of them: they are visible, so not lost.
     ``same`` counts the doubled mails whose copies have the same Message-ID and bytes. Seconds to delivery
-    count from acceptance, or from the time a mail was scheduled for.
+    count from acceptance, or from the time a mail was scheduled for. ``overdue`` is how long a mail of a
+    killed worker waited beyond its lease, where that is watched.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Outcome:
     doubled: int
     same: int
     longest: float
+    overdue: float
     slowest_call: float
     seconds: float
     problems: Sequence[str]
@@ -73,188 +78,24 @@ class Outcome:
         return f"FAILS: {'; '.join(self.problems)}" if self.problems else "holds"
 
 
-# The storms
-
-
-def worker_kill(ground: Ground) -> None:
-    """Three workers; every two seconds one is killed with -9, its whole process group."""
-    kills = max(3, ground.messages // 50)
-    with ground.sink.listening(SLOW):
-        ground.start_workers(3)
-        with ground.calling(ground.messages, kills * 2):
-            for kill in range(kills):
-                time.sleep(2)
-                ground.say(f"kill {kill + 1} of {kills}")
-                ground.replace_oldest_worker()
-        finish(ground)
-
-
-def child_kill(ground: Ground) -> None:
-    """Two prefork workers; every second a child of a pool is killed, as when memory runs out."""
-    kills = max(3, ground.messages // 25)
-    with ground.sink.listening(SLOW):
-        ground.start_workers(2, pool="prefork")
-        with ground.calling(ground.messages, kills):
-            for kill in range(kills):
-                time.sleep(1)
-                worker = ground.dispatcher.workers[kill % 2]
-                with contextlib.suppress(ProcessLookupError, IndexError):
-                    os.kill(random.choice(children_of(worker.pid)), signal.SIGKILL)
-                ground.windows += 1
-                ground.say(f"kill {kill + 1} of {kills}")
-        finish(ground)
-
-
-def broker_wipe(ground: Ground) -> None:
-    """Redis is killed and comes back empty five times; then it is frozen while callers go on."""
-    wipes, pause = (5, 10) if ground.messages >= 100 else (2, 3)
-    with ground.sink.listening(SLOW):
-        ground.start_workers(3)
-        with ground.calling(ground.messages, wipes * 3 + pause):
-            for wipe in range(wipes):
-                time.sleep(2)
-                ground.say(f"wipe {wipe + 1} of {wipes}")
-                ground.broker.kill()
-                time.sleep(1)
-                ground.broker.start()
-            ground.say(f"frozen for {pause} s")
-            with ground.broker.frozen():
-                time.sleep(pause)
-        callers_were_quick(ground)
-        finish(ground)
-
-
-STEPS = {
-    "greeting": Script(greeting=[Silence(), Silence(), Say(220, "hello")]),
-    "mail": Script(mail=[Silence(), Silence(), Say(250)]),
-    "rcpt": Script(rcpt=[Silence(), Silence(), Say(250)]),
-    "data": Script(data=[Silence(), Silence(), Say(354)]),
-    "in_text": Script(in_text=[Silence(), Silence(), Raw(b"")]),
-    "text": Script(text=[(Take(), Silence()), (Take(), Silence()), Say(250)]),
-}
-
-
-def steps(ground: Ground) -> None:
-    """At each step of an attempt a worker is killed that holds one mail of either policy there."""
-    ground.start_workers(1)
-    for step, script in STEPS.items():
-        ground.say(f"killed at {step}")
-        with ground.sink.listening(script) as peer:
-            with ground.calling(2, 0.01):
-                pass
-            reached = {
-                "greeting": lambda peer=peer: peer.connections,
-                "in_text": lambda: sum(
-                    r.state == State.SENDING and r.marked_at is not None for r in ground.rows().values()
-                ),
-                "text": lambda peer=peer: len(peer.accepted),
-            }.get(step, lambda peer=peer, step=step: peer.verbs().count(step.upper()))
-            until(lambda reached=reached: reached() >= 2, 20, f"two mails at {step}")
-            ground.replace_oldest_worker(windows=2 if step == "text" else 0)
-            finish(ground)
-
-
-def store_restart(ground: Ground) -> None:
-    """Postgres' first process is killed three times in mid-run and started on the same data."""
-    assert ground.postgres is not None
-    with ground.sink.listening(SLOW):
-        ground.start_workers(3)
-        with ground.calling(ground.messages, 15):
-            for kill in range(3):
-                time.sleep(3)
-                ground.say(f"kill {kill + 1} of 3")
-                ground.postgres.kill()
-                time.sleep(1)
-                ground.postgres.start()
-                ground.windows += 6
-        finish(ground)
-
-
-def ok(count: int, code: int = 250) -> list[Say]:
-    return [Say(code)] * count
-
-
-def peer(ground: Ground) -> None:
-    """The next server drops connections before, in and after the text, says 421 everywhere, then is good."""
-    each = max(2, ground.messages // 40)
-    gone, busy = [Close()] * each, [Say(421, "4.3.2 not now")] * each
-    unanswered = [[(Take(), Close())] * each, [(Take(), Raw(b"25"), Close())] * each]
-    script = Script(
-        greeting=[Say(220), *busy, *gone, Say(220)],
-        mail=[*ok(5), *busy, *gone, *ok(1)],
-        rcpt=[*ok(10), *busy, *gone, *ok(1)],
-        data=[*ok(15, 354), *busy, *gone, *ok(1, 354)],
-        in_text=[*[Raw(b"")] * 20, *gone, Raw(b"")],
-        text=[*ok(10), *busy, *gone, *unanswered[0], *unanswered[1], *ok(1)],
-        quit=Close(),
-    )
-    ground.windows += 2 * each
-    with ground.sink.listening(script):
-        ground.start_workers(2)
-        with ground.calling(ground.messages, 8):
-            pass
-        finish(ground)
-
-
-def sweepers(ground: Ground) -> None:
-    """Six workers, each with its sweeper; no broker for a while, then all that was accepted at once."""
-    away = 15 if ground.messages >= 100 else 3
-    with ground.sink.listening():
-        ground.start_workers(6)
-        ground.broker.kill()
-        with ground.calling(ground.messages, away - 1):
-            ground.say(f"no broker for {away} s")
-            time.sleep(away)
-        ground.broker.start()
-        callers_were_quick(ground)
-        finish(ground)
-    if any(row.attempts != 1 for row in ground.rows().values()):
-        ground.problems.append("a mail was tried more than once although nothing but the broker failed")
-
-
-def same_second(ground: Ground) -> None:
-    """All mails are scheduled for the same second."""
-    services = ground.app.extensions["mailer"]
-    due = datetime_in(4 + ground.messages / 100, services)
-    due_at = time.monotonic() + (due - services.now()).total_seconds()
-    with ground.sink.listening():
-        ground.start_workers(3)
-        with ground.calling(ground.messages, 1, send_at=due):
-            pass
-        ground.due = {r: max(due_at, accepted) for r, accepted in ground.accepted.items()}
-        time.sleep(max(0, due_at - time.monotonic()))
-        finish(ground)
-    if min(ground.sink.first_at.values(), default=due_at) < due_at - 0.05:
-        ground.problems.append("a mail left before its time")
-
-
 STORMS = {
     storm.name: storm
     for storm in (
-        Storm("worker-kill", worker_kill, 500),
+        Storm("worker-kill", worker_kill, 2000),
         Storm("child-kill", child_kill, 300),
-        Storm("broker-wipe", broker_wipe, 500),
+        Storm("broker-wipe", broker_wipe, 2000),
         Storm("caller-points", caller_points, 30),
         Storm("steps", steps, 12),
         Storm("worker-points", worker_points, 60),
         Storm("store-restart", store_restart, 300, ("postgres",)),
+        Storm("disk-full", disk_full, 400, ("sqlite",), small_disk=True),
         Storm("peer", peer, 200),
+        Storm("slow-peer", slow_peer, 60, smtp=SHORT),
+        Storm("clock", clock_steps, 300),
         Storm("sweepers", sweepers, 300),
-        Storm("same-second", same_second, 1000),
+        Storm("same-second", same_second, 10_000),
     )
 }
-
-
-def finish(ground: Ground) -> None:
-    """Wait for the end of every mail while the sink still listens."""
-    if not ground.settle():
-        ground.problems.append("not all mails came to an end")
-    ground.problems += ground.fallen()
-
-
-def callers_were_quick(ground: Ground) -> None:
-    if ground.slowest_call >= 1:
-        ground.problems.append(f"a call took {ground.slowest_call:.1f} s")
 
 
 # Running and judging
@@ -264,7 +105,7 @@ def run(name: str, store: str, messages: int | None = None, say: Callable[[str],
     """Raise a storm and judge what it left."""
     storm, began = STORMS[name], time.monotonic()
     wanted = messages if messages is not None else storm.messages
-    with prepared(store, wanted, say, {}) as ground:
+    with prepared(store, wanted, say, smtp=storm.smtp, with_disk=storm.small_disk) as ground:
         try:
             storm.run(ground)
         except AssertionError as exc:  # waited in vain; what is there is judged all the same
@@ -311,6 +152,7 @@ def judge(ground: Ground, name: str, seconds: float) -> Outcome:
         doubled=len(doubled),
         same=len(same),
         longest=round(max(waits, default=0.0), 1),
+        overdue=round(ground.overdue, 1),
         slowest_call=round(ground.slowest_call, 2),
         seconds=round(seconds, 1),
         problems=problems,
@@ -322,14 +164,14 @@ def judge(ground: Ground, name: str, seconds: float) -> Outcome:
 
 HEAD = (
     "| storm | store | accepted | delivered | held | lost | doubled (same bytes) "
-    "| longest s | slowest call s | verdict |"
+    "| longest s | over lease s | slowest call s | verdict |"
 )
 
 
 def line(outcome: Outcome) -> str:
     o = outcome
     cells = [o.name, o.store, o.accepted, o.delivered, o.held, o.lost, f"{o.doubled} ({o.same})"]
-    return f"| {' | '.join(map(str, [*cells, o.longest, o.slowest_call, o.verdict]))} |"
+    return f"| {' | '.join(map(str, [*cells, o.longest, o.overdue, o.slowest_call, o.verdict]))} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,6 +39,7 @@ def left(copies: list[bytes], *, state="sent", policy="retry", unknowns=0, windo
         windows=windows,
         problems=[],
         store="sqlite",
+        overdue=0.0,
         slowest_call=0.0,
     )
 
