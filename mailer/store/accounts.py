@@ -155,9 +155,12 @@ class SignUp(Enum):
 
 
 u = users.c
+# RETURNING tells whether there is a new row: a row count does not, on Postgres.
 _INSERT = {
-    "sqlite": sqlite.insert(users).on_conflict_do_nothing(index_elements=["email_key"]),
-    "postgresql": postgresql.insert(users).on_conflict_do_nothing(index_elements=["email_key"]),
+    "sqlite": sqlite.insert(users).on_conflict_do_nothing(index_elements=["email_key"]).returning(u.id),
+    "postgresql": postgresql.insert(users)
+    .on_conflict_do_nothing(index_elements=["email_key"])
+    .returning(u.id),
 }
 
 
@@ -168,7 +171,7 @@ def sign_up(
     fresh = {"password": password_hash, "signup_hash": signup_hash, **_new_nonces(), **_new_sessions()}
     id_ = uuid.uuid4().hex
     row = {"id": id_, "email": email, "email_key": email_key, "active": True, "created_at": now}
-    if connection.execute(_INSERT[connection.dialect.name], row | fresh).rowcount == 1:
+    if connection.execute(_INSERT[connection.dialect.name], row | fresh).one_or_none() is not None:
         return SignUp.CREATED, Person(id_, email)
     whose = u.email_key == email_key
     renewed = connection.execute(

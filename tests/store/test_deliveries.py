@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from mailer.events import Event
 from mailer.states import CLAIMABLE, FINAL, TRANSITIONS, State
 from mailer.store import by_hand, queries, sweeps
 from mailer.store import deliveries as rows
@@ -309,3 +310,38 @@ def test_search_finds_by_person_subject_id_and_state(store, accept):
     assert ids(state=State.SENT) == []
     newest = ids(limit=1)
     assert len(ids(before=newest[0])) == 1
+
+
+def test_a_store_can_be_summed_up(store, accept):
+    """What the console's first page says: how many there are, in which states, of which templates."""
+    accept(), accept(template="reset_password"), accept(template=None, send_at=LATER)
+    with store.read() as connection:
+        assert queries.total(connection) == 3
+        assert queries.counts(connection) == {State.QUEUED: 2, State.SCHEDULED: 1}
+        assert queries.templates_in_use(connection) == ["reset_password", "welcome"]
+        assert queries.states(connection, "unknown") == []
+        theirs = queries.clock(connection)
+        assert message_rows.load(connection, "unknown") is None
+    assert (theirs is None) == (store.engine.dialect.name == "sqlite")
+
+
+def test_an_idempotency_key_is_released(store, accept):
+    """RT10: the oldest first, in small steps; one that is released names nothing, another may have it."""
+    keys = [accept(idempotency_key=f"k{n}", fingerprint="f", created_at=NOW + n * LEASE) for n in range(4)]
+    with store.begin() as connection:
+        assert message_rows.idempotent_twin(connection, "", "k0").id == keys[0]
+        assert message_rows.idempotent_twin(connection, "other scope", "k0") is None
+        assert message_rows.release_keys(connection, NOW + 3 * LEASE, 2) == 2
+        assert message_rows.release_keys(connection, NOW + 3 * LEASE, 2) == 1
+        assert message_rows.idempotent_twin(connection, "", "k2") is None
+        message_rows.release_key(connection, keys[3])
+        assert message_rows.idempotent_twin(connection, "", "k3") is None
+
+
+def test_a_timeline_keeps_its_order(store, accept):
+    """Events are read as they were added, also those of one moment."""
+    message = accept()
+    with store.begin() as connection:
+        told = [(Event.RESENT, {"by": "ada", "as": str(n)}) for n in range(5)]
+        message_rows.add_events(connection, message, NOW, told)
+    assert [e.data["as"] for e in shown(store, message).events[1:]] == list("01234")
