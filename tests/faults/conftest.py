@@ -43,6 +43,7 @@ class Dispatcher:
     environment: dict[str, str]
     folder: Path
     workers: list[subprocess.Popen] = field(default_factory=list)
+    host: str = "tests.faults.host"
 
     def app(self) -> flask.Flask:
         return create_app()
@@ -53,7 +54,7 @@ class Dispatcher:
 
     def start_worker(self, *options: str) -> subprocess.Popen:
         """A worker in a process group of its own, which ends with us even if we are killed."""
-        command = [sys.executable, "-m", "flask", "--app", "tests.faults.host", "mailer", "worker", *options]
+        command = [sys.executable, "-m", "flask", "--app", self.host, "mailer", "worker", *options]
         log = (self.folder / f"worker-{len(self.workers)}.log").open("w")
         with log:
             self.workers.append(
