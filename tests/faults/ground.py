@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mailer import send_email
 from mailer.errors import StoreError
 from mailer.states import CLAIMABLE, State
 from mailer.store.models import deliveries
+from mailer.timing import SLACK
 from tests import servers
 from tests.conftest import clear_environment
 from tests.faults.conftest import QUICK, READY, Dispatcher, until
@@ -164,11 +166,16 @@ class Ground:
 
     def start_workers(self, count: int, *, pool: str = "threads", concurrency: int = 3) -> None:
         """Start workers and wait until all of them consume. Of three places a lane gets two."""
-        first = len(self.dispatcher.workers)
+        wanted = self.consuming() + count
         for _ in range(count):
             self.dispatcher.start_worker("--pool", pool, "--concurrency", str(concurrency))
-        logs = [self.dispatcher.folder / f"worker-{first + n}.log" for n in range(count)]
-        until(lambda: all(READY in log.read_text() for log in logs), 90, "the workers to consume")
+        until(lambda: self.consuming() >= wanted, 90, "the workers to consume")
+
+    def consuming(self) -> int:
+        """How many workers are alive and have come so far as to consume."""
+        logs = [self.dispatcher.folder / f"worker-{n}.log" for n in range(len(self.dispatcher.workers))]
+        pairs = zip(self.dispatcher.workers, logs, strict=True)
+        return sum(worker.poll() is None and READY in log.read_text() for worker, log in pairs)
 
     def replace_oldest_worker(self, *, windows: int = 2) -> None:
         """Kill a worker with everything it started; another takes its place."""
@@ -283,16 +290,17 @@ class Ground:
         over = threading.Event()
         d, services = deliveries.c, self.app.extensions["mailer"]
         lost = sa.and_(d.state == State.DEFERRED, d.reason == "worker_lost")
-        since = sa.case((lost, d.not_before), else_=d.lease_until)
+        seconds = partial(sa.type_coerce, type_=sa.Double)
+        since = sa.case((lost, seconds(d.not_before) + SLACK.total_seconds()), else_=seconds(d.lease_until))
         asked = sa.select(sa.func.min(since)).where(sa.or_(d.state == State.SENDING, lost))
 
         def watch() -> None:
             while not over.wait(0.2):
                 with contextlib.suppress(StoreError), services.store.read() as connection:
-                    now = services.now()
+                    now = services.now().timestamp()
                     first = connection.scalar(asked)
                     if first is not None:
-                        self.overdue = max(self.overdue, (now - first).total_seconds())
+                        self.overdue = max(self.overdue, now - float(first))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
