@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import uuid_utils
 
 from mailer.message import Message, content_of
@@ -14,19 +16,32 @@ from mailer.store.messages import NewMessage
 def fill(services: Services, count: int, lane: str, *, each: int = 500) -> None:
     """Accept so many small mails in few transactions, and publish a wake-up for every one."""
     for first in range(0, count, each):
-        rows = [_row(services, n, lane) for n in range(first, min(first + each, count))]
-        with services.store.begin() as connection:
-            for row in rows:
-                message_rows.accept(connection, row, services.store.sealer)
+        rows = [
+            small(services, f"reader{n}@x.test", lane=lane) for n in range(first, min(first + each, count))
+        ]
+        accept_together(services, rows)
         services.publish([Wakeup(row.id, lane) for row in rows])
 
 
-def _row(services: Services, number: int, lane: str) -> NewMessage:
-    id_, now, person = str(uuid_utils.uuid7()), services.now(), f"reader{number}@x.test"
-    message = Message.create(
-        to=person, sender="news@x.test", subject="News", text="Hello", lane=lane, now=now
-    )
-    content, secrets = content_of(message)
+def accept_together(services: Services, rows: list[NewMessage]) -> None:
+    """Accept these in one transaction, and tell nobody."""
+    with services.store.begin() as connection:
+        for row in rows:
+            message_rows.accept(connection, row, services.store.sealer)
+
+
+def small(
+    services: Services,
+    recipient: str,
+    *,
+    lane: str = "default",
+    send_at: datetime | None = None,
+    on_uncertain: str = "retry",
+) -> NewMessage:
+    """A small mail to one person, ready to be accepted."""
+    id_, now = str(uuid_utils.uuid7()), services.now()
+    said = {"sender": "me@x.test", "subject": "News", "text": "Hello"}
+    content, secrets = content_of(Message.create(to=recipient, **said, send_at=send_at, now=now))
     return NewMessage(
         id=id_,
         created_at=now,
@@ -34,7 +49,7 @@ def _row(services: Services, number: int, lane: str) -> NewMessage:
         template=None,
         locale=None,
         lane=lane,
-        sender="news@x.test",
+        sender="me@x.test",
         subject="News",
         tags=(),
         metadata={},
@@ -42,10 +57,10 @@ def _row(services: Services, number: int, lane: str) -> NewMessage:
         idempotency_key=None,
         fingerprint=None,
         resent_from=None,
-        send_at=None,
+        send_at=send_at,
         expires_at=None,
-        on_uncertain="retry",
-        recipients=[(person, "to")],
+        on_uncertain=on_uncertain,
+        recipients=[(recipient, "to")],
         content=content,
         secrets=secrets,
     )

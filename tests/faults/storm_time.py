@@ -8,13 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-import uuid_utils
-
-from mailer.message import Message, content_of
-from mailer.services import Services
 from mailer.store import clock
-from mailer.store import messages as message_rows
-from mailer.store.messages import NewMessage
+from tests.backlog import accept_together, small
 from tests.faults.ground import LEASE_SECONDS, Ground, datetime_in
 from tests.faults.host import CLOCK_FILE, ahead, set_ahead
 
@@ -40,39 +35,10 @@ def accept_at_once(ground: Ground, numbers: range, due: datetime) -> None:
     """Accept these mails in one transaction: ten thousand calls would take longer than what is measured."""
     services = ground.app.extensions["mailer"]
     recipients = [f"a{number}@x.test" for number in numbers]
-    with services.store.begin() as connection:
-        for number, recipient in zip(numbers, recipients, strict=True):
-            row = scheduled(services, recipient, due, "hold" if number % 2 else "retry")
-            message_rows.accept(connection, row, services.store.sealer)
+    policies = ["hold" if number % 2 else "retry" for number in numbers]
+    pairs = zip(recipients, policies, strict=True)
+    accept_together(services, [small(services, r, send_at=due, on_uncertain=p) for r, p in pairs])
     ground.accepted |= dict.fromkeys(recipients, time.monotonic())
-
-
-def scheduled(services: Services, recipient: str, due: datetime, policy: str) -> NewMessage:
-    id_, now = str(uuid_utils.uuid7()), services.now()
-    said = {"subject": "Storm", "text": "Hello", "sender": "me@x.test"}
-    content, secrets = content_of(Message.create(to=recipient, **said, send_at=due, now=now))
-    return NewMessage(
-        id=id_,
-        created_at=now,
-        message_id=f"<{id_}@x.test>",
-        template=None,
-        locale=None,
-        lane="default",
-        sender="me@x.test",
-        subject="Storm",
-        tags=(),
-        metadata={},
-        idempotency_scope="",
-        idempotency_key=None,
-        fingerprint=None,
-        resent_from=None,
-        send_at=due,
-        expires_at=None,
-        on_uncertain=policy,
-        recipients=[(recipient, "to")],
-        content=content,
-        secrets=secrets,
-    )
 
 
 HOUR = 3600
