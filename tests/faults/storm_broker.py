@@ -9,12 +9,12 @@ from tests.faults.ground import SLOW, Ground
 
 def broker_wipe(ground: Ground) -> None:
     """Redis is killed and comes back empty five times; then it is frozen while callers go on."""
-    wipes, pause = (5, 20) if ground.messages >= 100 else (2, 3)
+    wipes, pause, apart = (5, 20, 4) if ground.messages >= 100 else (2, 2, 2)
     with ground.sink.listening(SLOW):
         ground.start_workers(3)
-        with ground.calling(ground.messages, wipes * 4 + pause):
+        with ground.calling(ground.messages, wipes * apart + pause):
             for wipe in range(wipes):
-                time.sleep(3)
+                time.sleep(apart - 1)
                 ground.say(f"wipe {wipe + 1} of {wipes}")
                 ground.broker.kill()
                 time.sleep(1)
@@ -40,7 +40,8 @@ def sweepers(ground: Ground) -> None:
             ground.say(f"no broker for {away} s")
             time.sleep(away)
         missing = early - len(ground.sink.copies)
-        ground.say(f"{early - missing} of {early} arrived without a broker")
+        longest = max((at - ground.accepted[r] for r, at in ground.sink.first_at.items()), default=0)
+        ground.say(f"{early - missing} of {early} arrived without a broker, within {longest:.1f} s")
         if missing:
             ground.problems.append(f"{missing} mails waited for the broker")
         ground.broker.start()

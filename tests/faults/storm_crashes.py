@@ -4,97 +4,204 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from mailer import send_email
 from mailer.services import Services
 from mailer.states import FINAL, State
+from mailer.store.models import deliveries, events, messages
 from mailer.worker import work_once
-from tests.faults.crash_points import killed_at, points_of
+from tests.faults.crash_points import Points, killed_at, points_of
 from tests.faults.ground import Ground
+
+ORDERS = sa.Table("orders", sa.MetaData(), sa.Column("who", sa.String(80), primary_key=True))
+"""The application's own table: what it commits together with the mails."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One way to have mails accepted: alone, or two of them in a transaction of the application's."""
+
+    joined: bool
+    keyed: bool
+
+    def __str__(self) -> str:
+        way = "two in the application's transaction" if self.joined else "one by itself"
+        return f"{way}, {'with' if self.keyed else 'without'} a key"
+
+    def recipients(self, name: str) -> list[str]:
+        return [f"{name}-{n}@x.test" for n in range(2 if self.joined else 1)]
+
+    def make(self, services: Services, name: str, points: Points | None = None) -> None:
+        mails = [{"to": who, "subject": "Hi", "text": "Hello"} for who in self.recipients(name)]
+        for mail in mails if self.keyed else ():
+            mail["idempotency_key"] = mail["to"]
+        if not self.joined:
+            send_email.delay(**mails[0])
+            return
+        engine = sa.create_engine(services.store.engine.url)  # as an application has it, without our settings
+        if points:
+            points.watch(engine)
+        with Session(engine) as session:
+            if session.scalar(sa.select(ORDERS.c.who).where(ORDERS.c.who == name)) is None:
+                session.execute(sa.insert(ORDERS).values(who=name))
+            for mail in mails:
+                send_email.delay(**mail, session=session)
+            session.commit()
+        engine.dispose()
 
 
 def caller_points(ground: Ground) -> None:
-    """A web process is killed between any two statements of accepting and publishing, then calls again."""
-    services, names = ground.app.extensions["mailer"], _names("caller")
+    """A web process is killed between any two statements of accepting and publishing, then calls again.
+
+    Each mail is there as a whole, or nothing of it and of what the application committed with it. With an
+    idempotency key the call is made again, and there must be one mail in the end.
+    """
+    services, names = ground.app.extensions["mailer"], (f"caller{n}" for n in itertools.count())
+    with services.store.begin() as connection:
+        ORDERS.create(connection)
     with ground.app.app_context(), ground.sink.listening():
-        for joined in (False, True):
-            first = next(names)
-            ground.accepted[first] = time.monotonic()
-            points = points_of(services, partial(_call, services, first, joined))
+        for call in (Call(joined, keyed) for joined in (False, True) for keyed in (True, False)):
+            name = next(names)
+            points = points_of(services, lambda p, name=name, call=call: call.make(services, name, p))
+            _accepted(ground, call.recipients(name))
             for n, point in enumerate(points):
                 name = next(names)
-                call = partial(_call, services, name, joined)
-                came_there = killed_at(services, call, n)
-                accepted = name in ground.rows()
-                ground.say(
-                    f"{point}{', joined' if joined else ''}: {'whole' if accepted else 'nothing there'}"
+                came = killed_at(
+                    services, lambda p, name=name, call=call: call.make(services, name, p), point
                 )
-                if not came_there or accepted != ("after commit" in points[: n + 1]):
-                    ground.problems.append(f"killed {point}: what is there is not what was committed")
-                ground.accepted[name] = time.monotonic()
-                call()  # as whoever got no answer does, with the same idempotency key
+                committed = any(p.startswith("after commit") for p in points[: n + 1])
+                there = what_is_there(services, call, name)
+                ground.say(f"{call}, killed {point}: {'whole' if committed else 'nothing there'}")
+                if not came or there != ("whole" if committed else "nothing"):
+                    ground.problems.append(f"{call}, killed {point}: {there} is there")
+                if call.keyed:  # as whoever got no answer does
+                    call.make(services, name)
+                if call.keyed or committed:
+                    _accepted(ground, call.recipients(name))
         recover(ground)
     if any(row.attempts != 1 for row in ground.rows().values()):
         ground.problems.append("a mail was tried more than once although no worker was killed")
+    if set(ground.rows()) != set(ground.accepted):
+        ground.problems.append("there are mails that nobody was told of")
 
 
-def _call(services: Services, name: str, joined: bool) -> None:
-    mail = {"to": name, "subject": "Hi", "text": "Hello", "idempotency_key": name}
-    if not joined:
-        send_email.delay(**mail)
-        return
-    with Session(services.store.engine) as session:
-        send_email.delay(**mail, session=session)
-        session.commit()
+def _accepted(ground: Ground, recipients: Sequence[str]) -> None:
+    ground.accepted |= dict.fromkeys(recipients, time.monotonic())
+
+
+def what_is_there(services: Services, call: Call, name: str) -> str:
+    """ "whole", "nothing", or what there is: mails, their deliveries, their events, and the order."""
+    wanted = call.recipients(name)
+    d, e = deliveries.c, events.c
+    whole = sa.select(d.recipient).join(messages, messages.c.id == d.message)
+    with services.store.read() as connection:
+        mails = set(connection.scalars(whole.where(d.recipient.in_(wanted), messages.c.content.is_not(None))))
+        told = set(
+            connection.scalars(whole.join(events, e.message == d.message).where(d.recipient.in_(wanted)))
+        )
+        halves = connection.scalar(
+            sa.select(sa.func.count()).where(~sa.exists().where(d.message == messages.c.id))
+        )
+        orders = connection.scalar(sa.select(sa.func.count()).where(ORDERS.c.who == name))
+    if not (mails or told or halves or orders):
+        return "nothing"
+    if mails == told == set(wanted) and not halves and orders == int(call.joined):
+        return "whole"
+    return f"{len(mails)} mails, {len(told)} with events, {halves} without recipients, {orders} orders"
 
 
 def worker_points(ground: Ground) -> None:
-    """A worker is killed between any two statements of one attempt, for both policies."""
-    services, names = ground.app.extensions["mailer"], _names("worker")
+    """A worker is killed between any two statements and any two words of SMTP of one attempt.
+
+    For both policies, at the first attempt, and at the second, whose first was killed before the text. There
+    are as many mails as points; asked for a single one, it leaves out the second attempt.
+    """
+    services, names = ground.app.extensions["mailer"], (f"worker{n}@x.test" for n in itertools.count())
     with ground.app.app_context(), ground.sink.listening():
-        for policy in ("retry", "hold"):
-            _accept(ground, next(names), policy)
-            for n, point in enumerate(points_of(services, partial(work_once, services))):
+        for policy, second in itertools.product(("retry", "hold"), (False, True)[: ground.messages]):
+            points = _points_of_attempt(ground, next(names), policy, second)
+            for n, point in enumerate(points):
                 name = next(names)
-                _accept(ground, name, policy)
-                if not killed_at(services, partial(work_once, services), n):
-                    ground.problems.append(f"never came to {point}")
-                copies, row = len(ground.sink.copies.get(name, [])), ground.rows()[name]
-                ground.say(f"{point}, {policy}: {copies} copies, {row.state}")
-                unknown = row.state == State.SENDING and row.marked_at is not None
-                ground.windows += unknown and policy == "retry" and copies
+                came = _prepare(ground, name, policy, second) and killed_at(
+                    services, lambda _: work_once(services), point
+                )
                 recover(ground)
-                expected = copies if unknown and policy == "hold" else copies + (row.state not in FINAL)
-                left, state = len(ground.sink.copies.get(name, [])), ground.rows()[name].state
-                waits = State.UNCERTAIN if unknown and policy == "hold" else State.SENT
-                if (left, state) != (expected, waits):
-                    ground.problems.append(f"killed {point}, {policy}: {left} copies, {state}")
+                wanted = expected(points, n, policy)
+                left = what_is_left(ground, name, wanted)
+                ground.windows += left[0] - 1 if policy == "retry" else 0
+                said = f"{policy}, attempt {1 + second}, killed {point}: {left[0]} copies, {left[1]}"
+                ground.say(said)
+                if not came or left != wanted:
+                    ground.problems.append(said if came else f"never came to {point}")
 
 
-def _accept(ground: Ground, name: str, policy: str) -> None:
-    ground.accepted[name] = time.monotonic()
+def what_is_left(ground: Ground, name: str, wanted: tuple[int, State]) -> tuple[int, State]:
+    """How many copies there are, and the state; the sink is given a moment to count what it was sent."""
+    give_up = time.monotonic() + 2
+    while True:
+        left = len(ground.sink.copies.get(name, [])), State(ground.rows()[name].state)
+        if left == wanted or time.monotonic() > give_up:
+            return left
+        time.sleep(0.01)
+
+
+def expected(points: Sequence[str], n: int, policy: str) -> tuple[int, State]:
+    """How many copies there are in the end, and the state, for a kill at the n-th of these points."""
+    text = points.index("before send text")
+    marked = max(i for i in range(text) if points[i].startswith("after commit"))
+    recorded = min(i for i in range(text, len(points)) if points[i].startswith("after commit"))
+    if not marked <= n < recorded:
+        return 1, State.SENT
+    copies = 1 if n > text else 0
+    return (copies, State.UNCERTAIN) if policy == "hold" else (copies + 1, State.SENT)
+
+
+def _points_of_attempt(ground: Ground, name: str, policy: str, second: bool) -> list[str]:
+    services = ground.app.extensions["mailer"]
+    _prepare(ground, name, policy, second)
+    points = points_of(services, lambda _: work_once(services))
+    recover(ground)
+    return points
+
+
+def _prepare(ground: Ground, name: str, policy: str, second: bool) -> bool:
+    """Have a mail accepted. If its second attempt is wanted next, kill the first and let its lease end."""
+    services = ground.app.extensions["mailer"]
+    _accepted(ground, [name])
     send_email.delay(to=name, subject="Hi", text="Hello", on_uncertain=policy)
+    if not second:
+        return True
+    killed = killed_at(services, lambda _: work_once(services), "before send DATA")
+    _live_later(services, 1)
+    return killed
 
 
-def _names(who: str) -> Iterator[str]:
-    return (f"{who}{n}@x.test" for n in itertools.count())
+def _live_later(services: Services, leases: int) -> None:
+    """From now on it is so many leases later than it would be."""
+    now: Callable[[], object] = getattr(services.now, "right", services.now)
+    ahead = timedelta(seconds=(services.settings.lease_seconds + 1) * leases)
+
+    def later() -> object:
+        return now() + ahead  # type: ignore[operator]
+
+    later.right = now  # type: ignore[attr-defined]
+    services.now = later if leases else now  # type: ignore[assignment]
 
 
 def recover(ground: Ground, rounds: int = 20) -> None:
     """What the next worker does, without waiting for the end of leases: it lives that much later."""
     services = ground.app.extensions["mailer"]
-    now: Callable[[], object] = services.now
-    lease = timedelta(seconds=services.settings.lease_seconds + 1)
     for n in range(rounds):
-        services.now = lambda n=n: now() + lease * n  # type: ignore[operator]
+        _live_later(services, n)
         work_once(services)
         if all(row.state in FINAL or row.state == State.UNCERTAIN for row in ground.rows().values()):
             break
     else:
         ground.problems.append("not all mails came to an end")
-    services.now = now
+    _live_later(services, 0)
