@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -159,11 +160,14 @@ class _Worker:
     publisher: Publisher
     sweeper: Sweeper | None = None
 
-    def begin(self, at_once: int) -> None:
-        """Work in this process, on the lanes whose queues it consumes."""
+    def begin(self, at_once: int, forks: bool) -> None:
+        """Work in this process, on the lanes whose queues it consumes.
+
+        A parent of forked children leaves the sending to them unless the broker is really away.
+        """
         self.publisher.worker_in_process = True
         self._set_up(at_once)
-        self.sweeper = Sweeper(self.task.services, self.task.drain)
+        self.sweeper = Sweeper(self.task.services, self.task.drain, math.inf if forks else 2)
         self.sweeper.start()
 
     def begin_in_child(self) -> None:
@@ -199,7 +203,7 @@ def _worker_of(sender: Any) -> _Worker | None:
 def _begin_work(sender: Any = None, **_: Any) -> None:
     if worker := _worker_of(sender):
         forks = "prefork" in sender.controller.pool_cls.__module__
-        worker.begin(1 if forks else sender.controller.concurrency or 1)
+        worker.begin(1 if forks else sender.controller.concurrency or 1, forks)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -49,6 +49,11 @@ class Heartbeat:
         self._row = replace(self._row, consumed_at=self._services.now())
 
     @property
+    def silence(self) -> float:
+        """Seconds since a wake-up reached this worker."""
+        return time.monotonic() - self._heard
+
+    @property
     def stalled(self) -> bool:
         """The broker takes wake-ups, and none reaches this worker."""
         return self._probed >= MISSED
@@ -60,9 +65,8 @@ class Heartbeat:
         self._beaten, self._row = time.monotonic(), replace(self._row, seen_at=self._services.now())
         with self._services.store.begin() as connection:
             workers.beat(connection, self._row)
-        idle = time.monotonic() - self._heard
         new = self._row.consumed_at is None and not self._probed
-        if new or idle > PROBE_SECONDS * (self._probed + 1):
+        if new or self.silence > PROBE_SECONDS * (self._probed + 1):
             taken = outbox.wake(self._services, [Wakeup(self._row.id, self._lane)])
             self._probed += taken
             if self.stalled:

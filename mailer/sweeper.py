@@ -31,14 +31,16 @@ JUMP_SECONDS = 5
 class Sweeper:
     """Sweeps every ``MAILER_SWEEP_SECONDS`` until stopped."""
 
-    def __init__(self, services: Services, drain: Drain) -> None:
-        self._services, self._drain = services, drain
+    def __init__(self, services: Services, drain: Drain, patience_seconds: float = 2) -> None:
+        """``patience_seconds`` is how long wake-ups may fail to come before the sweeper sends by itself."""
+        self._services, self._drain, self._patience = services, drain, patience_seconds
         self.heartbeat = Heartbeat(services, drain.lanes[-1])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mailer-sweeper", daemon=True)
         self._tidying = Tidying(services)
         self._adopted = self._trusted = float("-inf")
         self._ticked: tuple[float, float] | None = None
+        self._heal_at: float | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -74,27 +76,38 @@ class Sweeper:
         """
         now, steady = self._services.now().timestamp(), time.monotonic()
         before, self._ticked = self._ticked, (now, steady)
+        if self._heal_at is not None and steady >= self._heal_at:  # calls that began before the clock was set
+            self._heal_at = None
+            self._heal()
         if before is None:
             return
         jumped = (now - before[0]) - (steady - before[1])
         if abs(jumped) <= JUMP_SECONDS:
             return
         log.warning("clock.jumped", seconds=round(jumped, 1))
-        lease = timedelta(seconds=self._services.settings.lease_seconds)
-        self._trusted = steady + lease.total_seconds()
+        self._trusted = steady + self._services.settings.lease_seconds
         if jumped < 0:
-            longest = timedelta(seconds=max(self._services.policy.backoff_max_seconds, lease.total_seconds()))
-            with self._services.store.begin() as connection:
-                sweeps.heal(connection, self._services.now(), lease, longest)
+            self._heal_at = self._trusted
+            self._heal()
+
+    def _heal(self) -> None:
+        lease = timedelta(seconds=self._services.settings.lease_seconds)
+        longest = timedelta(seconds=max(self._services.policy.backoff_max_seconds, lease.total_seconds()))
+        with self._services.store.begin() as connection:
+            sweeps.heal(connection, self._services.now(), lease, longest)
 
     def _reap(self) -> None:
         if time.monotonic() >= self._trusted:
             outbox.reap_and_expire(self._services)
 
     def _wake(self) -> None:
-        """Tell the broker what is due; if it does not listen or bring anything here, send it from here."""
+        """Tell the broker what is due; if it does not listen or brings nothing here, send it from here.
+
+        A broker that is back is heard of at once by whoever publishes, by a consumer only at its next try.
+        """
         with self._services.app_context():
-            if not outbox.wake(self._services, outbox.due(self._services)) or self.heartbeat.stalled:
+            heard = outbox.wake(self._services, outbox.due(self._services))
+            if not heard or self.heartbeat.stalled or self.heartbeat.silence > self._patience:
                 self._drain.run(seconds=1)
 
     def _adopt(self) -> None:

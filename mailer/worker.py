@@ -42,6 +42,7 @@ def work(
         log.warning("worker.runs_as_root", hint="run it as a user who owns nothing but the data folder")
     queues = app.extensions["mailer.send_email"].queues
     only = None if lanes is None else [queues.name(lane) for lane in lanes]
+    app.extensions["mailer"].store.give_way()
     worker = build(celery, concurrency=concurrency, pool=pool, log_level=log_level, queues=only)
     worker.start()
     # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing, and 1 after a crash.

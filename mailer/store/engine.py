@@ -19,6 +19,9 @@ from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
 
 _READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
+_NAP = "mailer_nap_seconds"
+NAP, LONG_NAP = (0.0003, 0.001), (0.002, 0.006)
+"""Seconds between two looks for SQLite's write lock: of a caller, and of a worker, which gives way."""
 BUSY_SECONDS = 30
 """SQLite's writers queue so long for the one write lock; "database is locked" is no answer to a caller."""
 
@@ -85,10 +88,10 @@ def set_up_sqlite(engine: Engine) -> None:
         if options.get(_READ_ONLY):
             connection.exec_driver_sql("BEGIN")
         else:
-            _begin_to_write(connection, options.get(_WAIT, BUSY_SECONDS))
+            _begin_to_write(connection, options.get(_WAIT, BUSY_SECONDS), options.get(_NAP, NAP))
 
 
-def _begin_to_write(connection: Connection, wait_seconds: float) -> None:
+def _begin_to_write(connection: Connection, wait_seconds: float, nap: tuple[float, float]) -> None:
     """Take the write lock first, waiting for it in short naps.
 
     A deferred transaction that turns from reading to writing fails at once when another one wrote in
@@ -106,7 +109,7 @@ def _begin_to_write(connection: Connection, wait_seconds: float) -> None:
             except sqlite3.OperationalError as exc:
                 if "locked" not in str(exc):
                     break
-            time.sleep(random.uniform(0.0005, 0.002))
+            time.sleep(random.uniform(*nap))
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for the error
     finally:
         driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
@@ -118,6 +121,10 @@ class Store:
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self.engine = engine
         self.sealer = sealer
+
+    def give_way(self) -> None:
+        """From now on callers in other processes come first: this one is a worker, which can wait."""
+        self.engine = self.engine.execution_options(**{_NAP: LONG_NAP})
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
