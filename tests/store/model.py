@@ -253,7 +253,9 @@ class World:
         )
         with self.store.read() as connection:
             rows = connection.execute(sa.select(deliveries).order_by(deliveries.c.id)).all()
-            return {row.id: row for row in rows}, {row.id: row for row in connection.execute(whole)}
+            known = {row.id: row for row in connection.execute(whole)}
+        in_order = dict.fromkeys(row.message for row in rows)  # so that a history can be repeated
+        return {row.id: row for row in rows}, {id_: known[id_] for id_ in in_order}
 
     def copies_left(self, id_: int) -> int:
         """How many copies of a delivery may exist since a person last allowed another."""
@@ -379,6 +381,11 @@ class World:
             with healed, self.store.begin() as connection:
                 sweeps.heal(connection, self.now, LEASE, longest)
             self.set_back, self.trusted = False, self.now + LEASE
+            ahead = {State.SENDING: LEASE, State.QUEUED: timedelta(0), State.DEFERRED: longest}
+            for row in self.rows.values():
+                until = row.lease_until or row.not_before
+                in_reach = row.state not in ahead or until <= self.now + ahead[row.state]
+                promise(in_reach, "it waits for the clock that was set back", row)
         if self.trusted is None or self.now >= self.trusted:
             self.reap()
 
