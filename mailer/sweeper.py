@@ -45,7 +45,8 @@ class Sweeper:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout_seconds: float = 5) -> None:
+    def stop(self, timeout_seconds: float = 60) -> None:
+        """End after this sweep, and a mail that it may be sending."""
         self._stop.set()
         self._thread.join(timeout_seconds)
         with contextlib.suppress(StoreError):  # it is forgotten within the hour

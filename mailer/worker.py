@@ -126,8 +126,12 @@ class EmbeddedWorker:
 
     def stop(self, timeout_seconds: float = 4) -> bool:
         """Finish what is held, for as long as the timeout allows; answer whether all of it was finished."""
-        signals.worker_shutdown.send(sender=self._worker)
-        stopping = threading.Thread(target=self._worker.stop, daemon=True)
+
+        def end() -> None:
+            signals.worker_shutdown.send(sender=self._worker)
+            self._worker.stop()
+
+        stopping = threading.Thread(target=end, daemon=True)
         stopping.start()
         stopping.join(timeout_seconds)
         return not stopping.is_alive()

@@ -29,15 +29,19 @@ def url(tmp_path) -> str:
 
 
 def test_nobody_is_told_that_the_database_is_locked(url):
-    """Twelve writers in four processes: no error, and none of them waits as long as a second."""
+    """Twelve writers in four processes: no error, and nobody is passed over for long.
+
+    A turn is what one transaction takes, so that a slow machine does not look like an unfair lock. With
+    SQLite's own wait the longest was over 800 turns.
+    """
     command = [sys.executable, "-m", "tests.store.writers", url, str(SECONDS), str(THREADS)]
     running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(PROCESSES)]
     told = [json.loads(process.communicate(timeout=60)[0]) for process in running]
     waits = sorted(wait for one in told for wait in one["waits"])
-    print(f"{len(waits)} transactions, median {waits[len(waits) // 2]:.4f} s, longest {waits[-1]:.3f} s")
+    turn = SECONDS / len(waits)
+    print(f"{len(waits)} transactions, longest wait {waits[-1]:.3f} s, {waits[-1] / turn:.0f} turns")
     assert [one["errors"] for one in told] == [[]] * PROCESSES
-    assert len(waits) > 200
-    assert waits[-1] < 1
+    assert waits[-1] < 400 * turn
 
 
 def test_a_new_database_is_its_owners_only(url):
