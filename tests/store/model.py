@@ -34,6 +34,8 @@ LEASE = timedelta(seconds=60)
 POLICY = RetryPolicy(max_retries=3, jitter=False, max_uncertain_tries=2)
 KEEP_KEYS = timedelta(days=1)
 MOMENT = timedelta(seconds=1)
+AT_ONCE = {"message": 50, "due": 3, "suspect": 1}
+"""How many deliveries a claim takes at most."""
 
 ANSWERS = {
     "250": Result(Stage.TEXT, Reply(250, "ok"), text_sent=True),
@@ -264,6 +266,19 @@ class World:
     def of(self, message: str) -> list[Any]:
         return [row for row in self.rows.values() if row.message == message]
 
+    def claimed_by(self, how: str, what: str) -> list[Any]:
+        """The deliveries that a worker gets by such a claim, or some of which it gets if they are many."""
+        found = [row for row in self.rows.values() if ready(row, self.now)]
+        if how == "message":
+            return [row for row in found if row.message == what]
+        return [row for row in found if row.lane == what and (row.crashes > 0) == (how == "suspect")]
+
+    def is_settled(self, how: str, what: str) -> bool:
+        """Which of them it gets does not depend on how a database orders what is due since the same time."""
+        waits = sorted(row.not_before for row in self.claimed_by(how, what))
+        first = AT_ONCE[how]
+        return len(waits) <= first or waits[first - 1] < waits[first]
+
     def claimable(self) -> list[str]:
         """The messages of which a worker would get something now."""
         return list(dict.fromkeys(row.message for row in self.rows.values() if ready(row, self.now)))
@@ -455,29 +470,25 @@ class Hand:
         return bool(row.lease_token == self.lease.token)
 
     def claim(self, how: str, what: str) -> int:
-        """Claim by ``message``, or the ``due`` or the ``suspect`` of a lane."""
+        """Claim by ``message``, or the ``due`` or the ``suspect`` of a lane, those that are due longest."""
         world, self.number = self.world, self.number + 1
         self.lease = Lease(f"{self.name}{self.number}", LEASE)
         token, now = self.lease.token, world.now
-
-        ids = {id_ for id_, row in world.rows.items() if ready(row, now)}
-        with world.step("claim", mine=lambda row: ready(row, now)), world.store.begin() as connection:
+        those = {row.id: row for row in world.claimed_by(how, what)}
+        with world.step("claim", mine=lambda row: row.id in those), world.store.begin() as connection:
             if how == "message":
-                ids = {id_ for id_ in ids if world.rows[id_].message == what}
-                self.claimed = delivery_rows.claim(connection, what, token, now, LEASE)
+                claimed = delivery_rows.claim(connection, what, token, now, LEASE)
+            elif how == "suspect":
+                claimed = delivery_rows.claim_suspect(connection, what, token, now, LEASE)
             else:
-                suspect = how == "suspect"
-                ids = {
-                    i for i in ids if world.rows[i].lane == what and (world.rows[i].crashes > 0) == suspect
-                }
-                if suspect:
-                    self.claimed = delivery_rows.claim_suspect(connection, what, token, now, LEASE)
-                else:
-                    self.claimed = delivery_rows.claim_due(connection, what, 3, token, now, LEASE)
-        got = {claimed.id for claimed in self.claimed}
-        promise(got <= ids, "it claimed what it was not to", got, ids)
-        most = {"message": len(ids), "due": min(3, len(ids)), "suspect": min(1, len(ids))}[how]
-        promise(len(got) == most, "it left what was due", got, ids)
+                claimed = delivery_rows.claim_due(connection, what, AT_ONCE[how], token, now, LEASE)
+        self.claimed = sorted(claimed, key=lambda one: one.id)
+        got = {one.id for one in claimed}
+        promise(got <= those.keys(), "it claimed what it was not to", got, those)
+        promise(len(got) == min(len(those), AT_ONCE[how]), "it left what was due", got, those)
+        waited = [those[id_].not_before for id_ in got]
+        left = [row.not_before for id_, row in those.items() if id_ not in got]
+        promise(not got or not left or max(waited) <= min(left), "it left what was due longer", waited, left)
         held = {id_ for id_, row in world.rows.items() if self._mine(row)}
         promise(held == got, "it holds something else than it was told", held, got)
         return len(got)

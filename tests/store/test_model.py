@@ -130,7 +130,9 @@ class Machine(RuleBasedStateMachine):
     def claim(self, who, number, how):
         """Whatever a worker is told of, be it due or not."""
         hand = pick([hand for hand in self.hands if hand.stage == "idle"], who)
-        hand.claim(how, pick(self.world.messages if how == "message" else LANES, number))
+        what = pick(self.world.messages if how == "message" else LANES, number)
+        if self.world.is_settled(how, what):  # or a history could not be repeated
+            hand.claim(how, what)
 
     @precondition(lambda self: any(hand.busy for hand in self.hands))
     @rule(who=any_of, kill=st.booleans())
