@@ -23,13 +23,12 @@ MOST = 50
 
 
 class Drain:
-    """One worker's hands: ``at_once`` batches at a time, of ``lanes`` only if they are named."""
+    """One worker's hands: ``at_once`` batches at a time, of these ``lanes``; None: of all."""
 
-    def __init__(self, services: Services, at_once: int = 1, lanes: Sequence[str] = ()) -> None:
+    def __init__(self, services: Services, at_once: int = 1, lanes: Sequence[str] | None = None) -> None:
         self._services = services
-        self._lanes: list[Lane] = [
-            lane for lane in services.settings.lanes if not lanes or lane.name in lanes
-        ]
+        known = services.settings.lanes
+        self._lanes: list[Lane] = [lane for lane in known if lanes is None or lane.name in lanes]
         self._turns = Turns(self._lanes, at_once)
         self._suspect = threading.Lock()
         self._pace = BATCH_SECONDS / 10
@@ -47,7 +46,7 @@ class Drain:
         """
         made, idle, until = 0, set[str](), time.monotonic() + seconds
         while True:
-            waiting = [lane for lane in self._waiting() if lane not in idle]
+            waiting = [lane for lane in self.waiting() if lane not in idle]
             if self.stopping or time.monotonic() >= until:
                 return made, waiting[0] if waiting else None
             lane = self._turns.take(waiting)
@@ -61,7 +60,8 @@ class Drain:
             if not attempted:  # another worker was quicker, or only suspects are left and one is at work
                 idle.add(lane)
 
-    def _waiting(self) -> list[str]:
+    def waiting(self) -> list[str]:
+        """Which of its lanes have something due."""
         services = self._services
         with services.store.read() as connection:
             return rows.waiting(connection, self.lanes, services.now())

@@ -215,7 +215,7 @@ def _forked(**_: Any) -> None:
 @signals.task_received.connect  # type: ignore[untyped-decorator]
 def _consumed(sender: Any = None, **_: Any) -> None:
     worker = _worker_of(sender)
-    if worker is not None and worker.sweeper is not None:
+    if worker is not None and worker.sweeper is not None and worker.sweeper.heartbeat is not None:
         worker.sweeper.heartbeat.consumed()
 
 

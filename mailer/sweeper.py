@@ -32,9 +32,13 @@ class Sweeper:
     """Sweeps every ``MAILER_SWEEP_SECONDS`` until stopped."""
 
     def __init__(self, services: Services, drain: Drain, patience_seconds: float = 2) -> None:
-        """``patience_seconds`` is how long wake-ups may fail to come before the sweeper sends by itself."""
+        """``patience_seconds`` is how long wake-ups may fail to come before the sweeper sends by itself.
+
+        In a worker that serves none of our lanes it sends nothing, and the worker does not count as one.
+        """
         self._services, self._drain, self._patience = services, drain, patience_seconds
-        self.heartbeat = Heartbeat(services, drain.lanes[-1])
+        self.heartbeat = Heartbeat(services, drain.lanes[-1]) if drain.lanes else None
+        self._hand: threading.Thread | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mailer-sweeper", daemon=True)
         self._tidying = Tidying(services)
@@ -46,11 +50,15 @@ class Sweeper:
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 60) -> None:
-        """End after this sweep, and a mail that it may be sending."""
+        """End after this sweep, and a mail that is being sent from here."""
+        give_up = time.monotonic() + timeout_seconds
         self._stop.set()
-        self._thread.join(timeout_seconds)
+        for thread in (self._thread, self._hand):
+            if thread is not None and thread.is_alive():
+                thread.join(max(0, give_up - time.monotonic()))
         with contextlib.suppress(StoreError):  # it is forgotten within the hour
-            self.heartbeat.leave()
+            if self.heartbeat:
+                self.heartbeat.leave()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -59,12 +67,10 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Everything once; what fails is left for the next time."""
-        for step in (
-            self._look_at_clock, self._reap, self._wake, self.heartbeat.beat, self._adopt, self._tidy
-        ):  # fmt: skip
+        for step in (self._look_at_clock, self._reap, self._wake, self._beat, self._adopt, self._tidy):
             self._do(step)
 
-    def _do(self, step: Callable[[], None]) -> None:
+    def _do(self, step: Callable[[], object]) -> None:
         try:
             step()
         except Exception as exc:  # whatever happened, the next sweep may find it gone
@@ -106,10 +112,28 @@ class Sweeper:
 
         A broker that is back is heard of at once by whoever publishes, by a consumer only at its next try.
         """
+        heard = outbox.wake(self._services, outbox.due(self._services))
+        if self.heartbeat is None:
+            return
+        if not heard or self.heartbeat.stalled or self.heartbeat.silence > self._patience:
+            self._lend_a_hand()
+
+    def _lend_a_hand(self) -> None:
+        """Send in a thread of its own: a server that is silent must not keep the sweeper from its work."""
+        idle = self._hand is None or not self._hand.is_alive()
+        if idle and self._drain.waiting():
+            self._hand = threading.Thread(
+                target=self._do, args=(self._send,), name="mailer-hand", daemon=True
+            )
+            self._hand.start()
+
+    def _send(self) -> None:
         with self._services.app_context():
-            heard = outbox.wake(self._services, outbox.due(self._services))
-            if not heard or self.heartbeat.stalled or self.heartbeat.silence > self._patience:
-                self._drain.run(seconds=1)
+            self._drain.run()
+
+    def _beat(self) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.beat()
 
     def _adopt(self) -> None:
         if time.monotonic() - self._adopted < ADOPT_SECONDS:

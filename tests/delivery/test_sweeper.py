@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from mailer.store import queries, workers
 from mailer.store.clock import Clock
 from mailer.store.models import deliveries
 from mailer.sweeper import Sweeper
+from mailer.transports import Result, Stage
 from tests.delivery.conftest import build, state
 
 HI = {"subject": "Hi", "text": "Hello"}
@@ -55,6 +57,12 @@ def sweep(sweeper, steady=None, wall=None, seconds=1.0):
     if wall:
         wall[0] += timedelta(seconds=seconds)
     sweeper.sweep()
+    if sweeper._hand is not None:
+        sweeper._hand.join(10)
+
+
+def unreachable(_wakeups):
+    raise ConnectionError("refused")
 
 
 def shown(app, id_):
@@ -84,11 +92,7 @@ def test_the_broker_is_told_of_a_few_only(alone, sweeper, wall):
 def test_without_a_broker_the_sweeper_sends(alone, sweeper, wall):
     """RT2: while the broker does not listen, mails go out all the same, if more slowly."""
     services = alone.extensions["mailer"]
-
-    def down(_):
-        raise ConnectionError("refused")
-
-    services.publish = down
+    services.publish = unreachable
     ids = [send_email.delay(to=f"a{n}@x.test", **HI).id for n in range(5)]
     wall[0] += timedelta(seconds=1)
     sweep(sweeper)
@@ -105,6 +109,39 @@ def test_a_worker_that_hears_nothing_sends_by_itself_and_says_so(alone, steady, 
     assert accepted.state == "sent"
     sweeper.heartbeat.consumed()
     assert not sweeper.heartbeat.stalled
+
+
+def test_a_silent_server_does_not_keep_the_sweeper_from_its_work(alone, steady, wall, sweeper):
+    """RT11: while a mail that it sends by itself hangs, what was lost is taken back and the worker beats."""
+    services, hanging = alone.extensions["mailer"], threading.Event()
+    services.publish = unreachable
+    lost = send_email.delay(to="lost@x.test", **HI).id
+    claim(services, lost)
+    send_email.delay(to="slow@x.test", **HI)
+    services.transport.answer = lambda _: hanging.wait(10) and Result(Stage.CONNECT, problem="timed out")
+    try:
+        sweeper.sweep()
+        assert sweeper._hand.is_alive()
+        steady[0] += 120
+        wall[0] += timedelta(seconds=120)
+        sweeper.sweep()
+        assert state(alone, lost) == "deferred"
+        assert sweeper._hand.is_alive()
+    finally:
+        hanging.set()
+        sweeper._hand.join(10)
+
+
+def test_a_worker_of_other_queues_sends_nothing(alone, wall):
+    """A host's worker on queues of its own only tells of what is due: who serves the lanes sends."""
+    services = alone.extensions["mailer"]
+    services.publish = unreachable
+    sweeper = Sweeper(services, Drain(services, lanes=[]))
+    accepted = send_email.delay(to="a@x.test", **HI)
+    sweep(sweeper, None, wall)
+    assert accepted.state == "queued"
+    with services.store.read() as connection:
+        assert workers.present(connection) == []
 
 
 def test_a_row_for_each_worker(alone, sweeper):
