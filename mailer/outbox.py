@@ -285,8 +285,9 @@ def reschedule(services: Services, id_: str, *, send_at: datetime, by: str) -> i
     Raises InvalidMessage if that is at or after its deadline, WrongState if it has left or was tried.
     """
 
-    def move(connection: Any, row: Mapping[str, Any]) -> int:
-        if row["expires_at"] is not None and row["expires_at"] <= send_at:
+    def move(connection: Any, _row: Mapping[str, Any]) -> int:
+        deadline = by_hand.deadline(connection, id_)
+        if deadline is not None and deadline <= send_at:
             raise InvalidMessage("send_at", "is at or after the deadline; choose an earlier time")
         return by_hand.reschedule(connection, id_, send_at, by, services.now())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -64,6 +64,12 @@ def reschedule(connection: Connection, message: str, send_at: datetime, by: str,
     told = {"by": by, "send_at": send_at.isoformat()}
     tell(connection, now, [(message, Event.RESCHEDULED, {"recipient": r, **told}) for r in recipients])
     return len(recipients)
+
+
+def deadline(connection: Connection, message: str) -> datetime | None:
+    """The earliest deadline of what could be rescheduled; a retry by hand may have lifted it for some."""
+    movable = sa.select(sa.func.min(d.expires_at)).where(d.message == message, may("reschedule"))
+    return cast("datetime | None", connection.scalar(movable))
 
 
 def settle(connection: Connection, message: str, outcome: State, by: str, now: datetime) -> int:

@@ -137,9 +137,13 @@ def _claimed(row: Row[Any]) -> Claimed:
 
 
 def mark(connection: Connection, ids: Sequence[int], token: str, now: datetime) -> bool:
-    """Note that the text is about to go out. False if any of the leases is lost: send nothing."""
-    held = (d.id.in_(ids), d.lease_token == token, d.state == State.SENDING, d.lease_until > now)
-    return connection.execute(sa.update(deliveries).where(*held).values(marked_at=now)).rowcount == len(ids)
+    """Note that the text is about to go out. False, with nothing noted, if any of the leases is lost."""
+    ours = (d.id.in_(ids), d.lease_token == token, d.state == State.SENDING)
+    marking = sa.update(deliveries).where(*ours, d.lease_until > now).values(marked_at=now)
+    if connection.execute(marking).rowcount == len(ids):
+        return True
+    connection.execute(sa.update(deliveries).where(*ours).values(marked_at=None))
+    return False
 
 
 def renew(connection: Connection, tokens: Iterable[str], until: datetime) -> None:

@@ -39,13 +39,14 @@ def reap(
     """Take back deliveries whose lease ran out; answer how many.
 
     The next try is due at once: the lease was waited for already. A text that may have gone out waits for
-    a person if its policy is ``hold`` or it may have made ``unknown_limit`` copies. Any other delivery that
-    lost its worker ``crash_limit`` times ends as failed.
+    a person if its policy is ``hold``, or if the tries are over: ``unknown_limit`` of them may have made a
+    copy, or ``crash_limit`` lost their worker. Any other delivery ends as failed then.
     """
     lost = sa.select(d.id).where(may("reap"), d.lease_until < now).order_by(d.lease_until).limit(limit)
     unknown = d.marked_at.is_not(None)
-    held = sa.and_(unknown, sa.or_(d.on_uncertain == "hold", d.unknowns + 1 >= unknown_limit))
     used_up = d.crashes + 1 >= crash_limit
+    enough = sa.or_(d.on_uncertain == "hold", d.unknowns + 1 >= unknown_limit, used_up)
+    held = sa.and_(unknown, enough)
     rows = connection.execute(
         sa.update(deliveries)
         .where(d.id.in_(picked(lost)))

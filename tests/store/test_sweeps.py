@@ -85,6 +85,16 @@ def test_rescheduling_moves_what_was_not_tried(store, accept):
         assert by_hand.reschedule(connection, message, NOW + HOUR, "ada", NOW) == 0
 
 
+def test_a_deadline_that_a_person_lifted_binds_nobody(store, accept):
+    """The message still says what was asked for; what counts is what its deliveries have."""
+    message, strict = (accept(send_at=NOW + LEASE, expires_at=NOW + HOUR) for _ in range(2))
+    with store.begin() as connection:
+        lifted = sa.update(deliveries).where(deliveries.c.message == message).values(expires_at=None)
+        connection.execute(lifted)
+        assert by_hand.deadline(connection, message) is None
+        assert by_hand.deadline(connection, strict) == NOW + HOUR
+
+
 BOTH = ("accounts", "by_hand", "deliveries", "messages", "queries", "sweeps", "workers")
 """Modules whose functions are called here by name; those of the others are, through their use cases."""
 
