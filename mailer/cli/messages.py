@@ -173,7 +173,8 @@ def _show(found: Services, id_: str, json_: bool) -> None:
     ]
     for d in message.deliveries:
         words = " ".join(str(part) for part in (d.code, d.reply) if part)
-        lines.append(f"  {d.state:<10}  {d.recipient} ({d.kind}), attempt {d.attempts}  {words}")
+        doubt = f", {d.unknowns} without an answer to the text" if d.unknowns else ""
+        lines.append(f"  {d.state:<10}  {d.recipient} ({d.kind}), attempt {d.attempts}{doubt}  {words}")
     if message.body_erased_at:
         lines.append(f"  what it said was erased {message.body_erased_at:%Y-%m-%d %H:%M:%S} UTC")
     lines.append("")

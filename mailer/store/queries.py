@@ -20,12 +20,16 @@ from mailer.store.models import deliveries, events, messages
 
 @dataclass(frozen=True, slots=True)
 class DeliveryView:
-    """One recipient of a message, with the server's last words."""
+    """One recipient of a message, with the server's last words.
+
+    ``unknowns`` is how many tries ended without an answer to the text: each may have made a copy.
+    """
 
     recipient: str
     kind: str
     state: State
     attempts: int
+    unknowns: int
     code: int | None
     reply: str | None
     reason: str | None
@@ -209,7 +213,7 @@ def _matches(text: str) -> sa.ColumnElement[bool]:
 def _deliveries(connection: Connection, ids: Sequence[str]) -> dict[str, list[DeliveryView]]:
     d = deliveries.c
     query = (
-        sa.select(d.message, d.recipient, d.kind, d.state, d.attempts, d.code, d.reply, d.reason,
+        sa.select(d.message, d.recipient, d.kind, d.state, d.attempts, d.unknowns, d.code, d.reply, d.reason,
                   d.not_before, d.ended_at)
         .where(d.message.in_(ids))
         .order_by(d.id)

@@ -174,6 +174,8 @@ def test_an_uncertain_mail_is_settled_by_a_person(run, app):
     app.extensions["mailer"].policy = RetryPolicy(max_uncertain_tries=1)
     run("worker", "--once")
     assert json.loads(run("show", id_.strip(), "--json")[1])["state"] == "uncertain"
+    assert json.loads(run("show", id_.strip(), "--json")[1])["deliveries"][0]["unknowns"] == 1
+    assert "attempt 1, 1 without an answer to the text" in run("show", id_.strip())[1]
     assert run("settle", id_.strip(), "--as", "sent")[0] == DONE
     assert json.loads(run("show", id_.strip(), "--json")[1])["state"] == "sent"
     assert run("settle", id_.strip(), "--as", "failed")[0] == WRONG_STATE
