@@ -57,9 +57,16 @@ class Project:
         )
 
     def start(self, *args: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start make.py in a process group of its own, as a shell would."""
+        """Start make.py in a process group of its own, as a shell would: Ctrl-C ends it.
+
+        Whoever runs the tests in the background may have told us to ignore that, and children inherit it.
+        """
         return subprocess.Popen(
-            self.command(*args), env=os.environ | environment, process_group=0, stdout=subprocess.DEVNULL
+            self.command(*args),
+            env=os.environ | environment,
+            process_group=0,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait_for_pip(self) -> None:
