@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,13 +15,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
+from mailer.store.write_lock import BUSY_SECONDS, LONG_NAP, NAP, WriteLock
 
 _READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
 _NAP = "mailer_nap_seconds"
-NAP, LONG_NAP = (0.0003, 0.001), (0.002, 0.006)
-"""Seconds between two looks for SQLite's write lock: of a caller, and of a worker, which gives way."""
-BUSY_SECONDS = 30
-"""SQLite's writers queue so long for the one write lock; "database is locked" is no answer to a caller."""
 
 
 def create_engine(url: str) -> Engine:
@@ -73,6 +68,7 @@ def _keep_to_owner(path: Path, _connection: Any, _record: Any) -> None:
 
 def set_up_sqlite(engine: Engine) -> None:
     """Make an SQLite engine durable and free of lock upgrades: WAL, fully synchronous, BEGIN IMMEDIATE."""
+    lock = WriteLock()
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
@@ -88,31 +84,7 @@ def set_up_sqlite(engine: Engine) -> None:
         if options.get(_READ_ONLY):
             connection.exec_driver_sql("BEGIN")
         else:
-            _begin_to_write(connection, options.get(_WAIT, BUSY_SECONDS), options.get(_NAP, NAP))
-
-
-def _begin_to_write(connection: Connection, wait_seconds: float, nap: tuple[float, float]) -> None:
-    """Take the write lock first, waiting for it in short naps.
-
-    A deferred transaction that turns from reading to writing fails at once when another one wrote in
-    between, whatever the timeout. And SQLite's own wait naps up to a tenth of a second, so that whoever
-    waits long sees the lock go to those who came just now.
-    """
-    driver, give_up = connection.connection.dbapi_connection, time.monotonic() + wait_seconds
-    assert driver is not None
-    driver.execute("PRAGMA busy_timeout=0")
-    try:
-        while time.monotonic() < give_up:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as exc:
-                if "locked" not in str(exc):
-                    break
-            time.sleep(random.uniform(*nap))
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for the error
-    finally:
-        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+            lock.take(connection, options.get(_WAIT, BUSY_SECONDS), options.get(_NAP, NAP))
 
 
 class Store:

@@ -113,15 +113,21 @@ def test_a_worker_that_hears_nothing_sends_by_itself_and_says_so(alone, steady, 
 
 def test_a_silent_server_does_not_keep_the_sweeper_from_its_work(alone, steady, wall, sweeper):
     """RT11: while a mail that it sends by itself hangs, what was lost is taken back and the worker beats."""
-    services, hanging = alone.extensions["mailer"], threading.Event()
+    services, reached, hanging = alone.extensions["mailer"], threading.Event(), threading.Event()
     services.publish = unreachable
     lost = send_email.delay(to="lost@x.test", **HI).id
     claim(services, lost)
     send_email.delay(to="slow@x.test", **HI)
-    services.transport.answer = lambda _: hanging.wait(10) and Result(Stage.CONNECT, problem="timed out")
+
+    def hang(_recipient):
+        reached.set()
+        hanging.wait(10)
+        return Result(Stage.CONNECT, problem="timed out")
+
+    services.transport.answer = hang
     try:
         sweeper.sweep()
-        assert sweeper._hand.is_alive()
+        assert reached.wait(10)
         steady[0] += 120
         wall[0] += timedelta(seconds=120)
         sweeper.sweep()
