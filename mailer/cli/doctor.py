@@ -6,7 +6,7 @@ import flask
 import rich_click as click
 from flask.cli import ScriptInfo
 
-from mailer.cli.group import DONE, NOT_SET_UP, click_context, mailer, print_json
+from mailer.cli.group import DONE, NOT_SET_UP, as_json, click_context, mailer, print_json
 from mailer.doctor import Finding, Level, error, examine
 from mailer.errors import MailerError
 from mailer.telemetry import escape_controls
@@ -15,7 +15,7 @@ _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 
 
 @mailer.command()
-@click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+@as_json
 def doctor(json_: bool) -> None:
     """Check settings, store and broker; exit with 5 if something must not stay as it is."""
     findings = _findings()

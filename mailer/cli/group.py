@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from typing import Any
@@ -78,6 +79,17 @@ def services() -> Services:
     from mailer.extension import services_of
 
     return services_of(application())
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+
+
+def operator_name() -> str:
+    """Who uses the command line, for timelines."""
+    try:
+        return f"{getpass.getuser()} (shell)"
+    except (KeyError, OSError):  # no such user, as in some containers
+        return "shell"
 
 
 def print_json(value: Any) -> None:

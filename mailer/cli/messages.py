@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,8 +19,10 @@ from mailer.cli.group import (
     NOT_SENT,
     UNDER_WAY,
     application,
+    as_json,
     click_context,
     mailer,
+    operator_name,
     print_json,
     services,
 )
@@ -31,8 +32,6 @@ from mailer.services import Services
 from mailer.states import FINAL, State
 from mailer.store import queries
 from mailer.telemetry import escape_controls
-
-as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
 
 
 @mailer.command()
@@ -198,7 +197,7 @@ def resend(id_: str, wait: bool, json_: bool) -> None:
     app = application()
     found: Services = app.extensions["mailer"]
     with app.app_context():
-        new = outbox.resend(found, id_, by=_operator())
+        new = outbox.resend(found, id_, by=operator_name())
     if wait:
         _deliver_if_alone(app, found, new)
         outbox.wait(found, new, 60)
@@ -214,14 +213,14 @@ def resend(id_: str, wait: bool, json_: bool) -> None:
 @click.argument("id_", metavar="ID")
 def retry(id_: str) -> None:
     """Try again now what failed or waits."""
-    click.echo(f"Queued again for {outbox.retry(services(), id_, by=_operator())} recipient(s).")
+    click.echo(f"Queued again for {outbox.retry(services(), id_, by=operator_name())} recipient(s).")
 
 
 @mailer.command()
 @click.argument("id_", metavar="ID")
 def cancel(id_: str) -> None:
     """Withdraw a message that has not left."""
-    click.echo(f"Cancelled for {outbox.cancel(services(), id_, by=_operator())} recipient(s).")
+    click.echo(f"Cancelled for {outbox.cancel(services(), id_, by=operator_name())} recipient(s).")
 
 
 @mailer.command()
@@ -238,7 +237,7 @@ def reschedule(id_: str, at: datetime | None, countdown: float | None) -> None:
         raise click.UsageError("give one of --at and --in")
     found = services()
     when = found.now() + timedelta(seconds=countdown or 0) if at is None else at.replace(tzinfo=UTC)
-    changed = outbox.reschedule(found, id_, send_at=when, by=_operator())
+    changed = outbox.reschedule(found, id_, send_at=when, by=operator_name())
     click.echo(f"Waits until {when:%Y-%m-%d %H:%M:%S} UTC for {changed} recipient(s).")
 
 
@@ -253,15 +252,8 @@ def reschedule(id_: str, at: datetime | None, countdown: float | None) -> None:
 )
 def settle(id_: str, outcome: str) -> None:
     """Say what became of an uncertain message, whose text went out and whose answer was lost."""
-    changed = outbox.settle(services(), id_, outcome=State(outcome), by=_operator())
+    changed = outbox.settle(services(), id_, outcome=State(outcome), by=operator_name())
     click.echo(f"Settled as {outcome} for {changed} recipient(s).")
-
-
-def _operator() -> str:
-    try:
-        return f"{getpass.getuser()} (shell)"
-    except (KeyError, OSError):  # no such user, as in some containers
-        return "shell"
 
 
 @mailer.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from mailer import operators, second_factor
-from mailer.cli.group import mailer, print_json, services
+from mailer.cli.group import as_json, mailer, print_json, services
 from mailer.store import operators as rows
 from mailer.telemetry import escape_controls
 
@@ -54,7 +54,7 @@ def reset_2fa(name: str) -> None:
 
 
 @user.command("list")
-@click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+@as_json
 def list_(json_: bool) -> None:
     """List who may enter, and as what."""
     with services().store.read() as connection:

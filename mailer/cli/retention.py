@@ -11,8 +11,16 @@ import rich_click as click
 
 from mailer import retention
 from mailer.address import Address, masked
-from mailer.cli.group import NOT_SET_UP, UNDER_WAY, click_context, mailer, print_json, services
-from mailer.cli.messages import _operator, as_json
+from mailer.cli.group import (
+    NOT_SET_UP,
+    UNDER_WAY,
+    as_json,
+    click_context,
+    mailer,
+    operator_name,
+    print_json,
+    services,
+)
 from mailer.cli.run import db
 from mailer.errors import InvalidMessage
 from mailer.retention import Forgotten, Told
@@ -49,7 +57,7 @@ def forget(address: str, yes: bool, json_: bool) -> None:
     if not yes:
         _confirm(masked(parsed.addr_spec))
     with _progress("messages") as told:
-        done = retention.forget(found, parsed.addr_spec, by=_operator(), told=told)
+        done = retention.forget(found, parsed.addr_spec, by=operator_name(), told=told)
     if json_:
         print_json(done.as_dict())
     else:

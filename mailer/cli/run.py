@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from mailer.cli.group import NOT_SET_UP, application, click_context, mailer, print_json, services
+from mailer.cli.group import NOT_SET_UP, application, as_json, click_context, mailer, print_json, services
 from mailer.heartbeat import consuming
 from mailer.store import migrations
 from mailer.store.workers import present
@@ -65,7 +65,7 @@ def _known(wanted: list[str], lanes: list[str]) -> list[str]:
 
 
 @mailer.command()
-@click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+@as_json
 def workers(json_: bool) -> None:
     """Show who works, and whether wake-ups reach them. Exit code 5 if none consumes."""
     found = services()

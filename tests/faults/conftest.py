@@ -88,19 +88,19 @@ def database_url(request, tmp_path) -> str:
 
 @pytest.fixture
 def any_broker(request, database_url, tmp_path, monkeypatch):
-    """Settings for both sides, on the broker of that name; workers are ended with the test."""
+    """Settings for both sides, on the broker of that name or URL; workers are ended with the test."""
     started: list[Dispatcher] = []
 
-    def on(broker: str) -> Dispatcher:
+    def on(broker: str, kind: type[Dispatcher] = Dispatcher, **more: str) -> Dispatcher:
         environment = QUICK | {
             "MAILER_DATABASE_URL": database_url,
             "MAILER_BROKER_URL": _broker_url(request, broker),
             "MAILER_QUEUE_PREFIX": f"test-{os.getpid()}",  # a RabbitMQ is not ours alone
             "MAILER_DATA_DIR": str(tmp_path / "data"),
-        }
+        } | more  # fmt: skip
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        started.append(Dispatcher(environment, tmp_path))
+        started.append(kind(environment, tmp_path))
         return started[-1]
 
     yield on
@@ -116,6 +116,8 @@ def _broker_url(request, broker: str) -> str:
         return os.environ.get("TEST_RABBITMQ_URL") or not_had(
             "no RabbitMQ: start one and set TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:5672//"
         )
+    if "://" in broker:
+        return broker
     return "memory://" if broker == "embedded" else request.getfixturevalue("redis_url")
 
 

@@ -12,10 +12,11 @@ import redis
 from mailer import send_email
 from tests import servers
 from tests.conftest import had
-from tests.faults.conftest import QUICK, Dispatcher, wait
+from tests.faults.conftest import wait
 from tests.peer import SmtpPeer
 
 HI = {"subject": "Hi", "text": "Hello"}
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -24,20 +25,9 @@ def port() -> int:
 
 
 @pytest.fixture
-def dispatcher(tmp_path, monkeypatch, port):
+def dispatcher(any_broker, port):
     """As elsewhere, but the broker is started by the test."""
-    environment = QUICK | {
-        "MAILER_DATABASE_URL": f"sqlite:///{tmp_path / 'store.db'}",
-        "MAILER_BROKER_URL": f"redis://127.0.0.1:{port}/0",
-        "MAILER_DATA_DIR": str(tmp_path / "data"),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = Dispatcher(environment, tmp_path)
-    yield found
-    for worker in found.workers:
-        if worker.poll() is None:
-            found.kill(worker)
+    return any_broker(f"redis://127.0.0.1:{port}/0")
 
 
 def accept_within_a_second(app, count: int) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from mailer import send_email
 from tests.faults import overriding_host
-from tests.faults.conftest import QUICK, ROOT, Dispatcher, until, view, wait
+from tests.faults.conftest import ROOT, Dispatcher, until, view, wait
 from tests.faults.ground import children_of
 from tests.peer import SmtpPeer
 
@@ -30,6 +30,7 @@ BAD = {
     "worker_enable_remote_control": True,
 }
 AT_ONCE = 2
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @dataclass
@@ -56,20 +57,9 @@ class Host(Dispatcher):
 
 
 @pytest.fixture(params=["early acks", "late acks"])
-def host(request, redis_url, tmp_path, monkeypatch):
-    environment = QUICK | {
-        "MAILER_DATABASE_URL": f"sqlite:///{tmp_path / 'store.db'}",
-        "MAILER_BROKER_URL": redis_url,
-        "MAILER_DATA_DIR": str(tmp_path / "data"),
-        overriding_host.SETTINGS: json.dumps(BAD | {"task_acks_late": request.param == "late acks"}),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = Host(environment, tmp_path)
-    yield found
-    for worker in found.workers:
-        if worker.poll() is None:
-            found.kill(worker)
+def host(request, any_broker):
+    settings = BAD | {"task_acks_late": request.param == "late acks"}
+    return any_broker("redis", Host, **{overriding_host.SETTINGS: json.dumps(settings)})
 
 
 @pytest.mark.parametrize("killed", ["worker", "child"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from mailer.store import Store
 
@@ -13,6 +15,26 @@ _COUNT = {
     "postgresql": "WITH n(i) AS (SELECT generate_series(CAST(:first AS integer), CAST(:last AS integer)))",
 }
 _ID = {"sqlite": "printf('backlog-%09d', i)", "postgresql": "'backlog-' || lpad(i::text, 9, '0')"}
+
+
+def plan_of(store: Store, table: str, act: Callable[[Connection], object]) -> str:
+    """How the database goes about the first statement of ``act`` on this table. What it did is undone."""
+    plans: list[str] = []
+
+    def explain(_connection, cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
+        if table in statement and not plans:
+            how = "EXPLAIN QUERY PLAN" if store.engine.dialect.name == "sqlite" else "EXPLAIN"
+            cursor.execute(f"{how} {statement}", parameters)
+            plans.append("\n".join(str(line[-1]) for line in cursor.fetchall()))
+
+    with store.engine.connect() as connection:
+        sa.event.listen(store.engine, "before_cursor_execute", explain)
+        try:
+            act(connection)
+        finally:
+            sa.event.remove(store.engine, "before_cursor_execute", explain)
+            connection.rollback()
+    return plans[0]
 
 
 def pile_up(store: Store, count: int, now: datetime, *, lane: str = "bulk") -> None:
@@ -29,5 +51,10 @@ def pile_up(store: Store, count: int, now: datetime, *, lane: str = "bulk") -> N
                 published_at)
             {_COUNT[kind]} SELECT {_ID[kind]}, i || '@x.test', 'to', :lane, 'queued', 'retry',
                 :now - i * 0.001 - 5, 0, 0, 0, :now FROM n"""), told)  # fmt: skip  # noqa: S608
+    analyze(store)
+
+
+def analyze(store: Store) -> None:
+    """Gather the statistics that a database has after a while."""
     with store.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("ANALYZE"))

@@ -6,11 +6,10 @@ import re
 from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
 
 from mailer.store import deliveries as rows
 from mailer.store import sweeps
-from tests.store.backlog import pile_up
+from tests.store.backlog import pile_up, plan_of
 from tests.store.conftest import NOW
 
 LEASE = timedelta(seconds=60)
@@ -34,31 +33,11 @@ def piled(store):
     return store
 
 
-def explained(store, act) -> str:
-    """How the database goes about the first statement that ``act`` executes on deliveries."""
-    plans: list[str] = []
-
-    def explain(connection, cursor, statement, parameters, context, executemany):
-        if "mailer_deliveries" in statement and not plans:
-            how = "EXPLAIN QUERY PLAN" if store.engine.dialect.name == "sqlite" else "EXPLAIN"
-            cursor.execute(f"{how} {statement}", parameters)
-            plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
-
-    sa.event.listen(store.engine, "before_cursor_execute", explain)
-    try:
-        with store.engine.connect() as connection:
-            act(connection)
-            connection.rollback()
-    finally:
-        sa.event.remove(store.engine, "before_cursor_execute", explain)
-    return plans[0]
-
-
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_it_is_found_by_an_index(piled, name):
     """RT11: none of the statements reads the table from end to end."""
     act, expected = STATEMENTS[name]
-    plan = explained(piled, act)
+    plan = plan_of(piled, "mailer_deliveries", act)
     used = set(re.findall(r"(?:ix|uq)_mailer_deliveries_(\w+)", plan))
     assert used <= expected, plan
     assert used or "PRIMARY KEY" in plan or "autoindex" in plan, plan

@@ -25,6 +25,7 @@ from mailer.store import retention as rows
 from mailer.store.deliveries import Finish
 from mailer.store.messages import Rendered
 from mailer.store.models import deliveries, events, messages, metadata
+from tests.store.backlog import analyze, plan_of
 from tests.store.conftest import NOW
 
 DAY = timedelta(days=1)
@@ -195,32 +196,11 @@ def test_a_step_walks_its_index_only(store, index, step):
     made = [{"id": f"m-{n}", "ended_at": NOW + (n - 4) * timedelta(seconds=1)} for n in range(5000)]
     with store.begin() as connection:
         connection.execute(sa.insert(messages), [fields | one for one in made])
-    with store.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("ANALYZE"))
-    found = plan(store, step)
+    analyze(store)
+    found = plan_of(store, "mailer_messages", step)
     assert f"ix_mailer_messages_{index}" in found, found
     assert "SCAN mailer_messages" not in found, found
     assert "Seq Scan on mailer_messages" not in found, found
-
-
-def plan(store, step) -> str:
-    """How the database goes about the first statement of a step."""
-    plans: list[str] = []
-
-    def explain(_connection, cursor, statement, parameters, _context, _many):
-        if "mailer_messages" in statement and not plans:
-            how = "EXPLAIN QUERY PLAN" if store.engine.dialect.name == "sqlite" else "EXPLAIN"
-            cursor.execute(f"{how} {statement}", parameters)
-            plans.append("\n".join(str(line[-1]) for line in cursor.fetchall()))
-
-    with store.engine.connect() as connection:
-        sa.event.listen(store.engine, "before_cursor_execute", explain)
-        try:
-            step(connection)
-        finally:
-            sa.event.remove(store.engine, "before_cursor_execute", explain)
-            connection.rollback()
-    return plans[0]
 
 
 def test_tidying_is_cheap_to_ask_every_second(services, monkeypatch):
