@@ -6,7 +6,6 @@ import re
 
 import flask
 import pytest
-from argon2 import PasswordHasher
 from flask_wtf import CSRFProtect
 
 from mailer import operators
@@ -16,14 +15,7 @@ from mailer.states import State
 from mailer.web.console import init_console
 from tests.web.consoles import PASSWORD, Console, fields_of, log_in, press
 
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch):
-    """Hashes that cost nothing; that real ones are argon2id is proved in tests/store."""
-    monkeypatch.setattr(operators, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    operators._nobody.cache_clear()
-    yield
-    operators._nobody.cache_clear()
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import pyotp
 import pytest
-from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
@@ -24,14 +23,7 @@ from tests.web.consoles import PASSWORD, Console, log_in, press
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FACTOR = "/console/account/second-factor"
 
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch):
-    """Hashes that cost nothing; that real ones are argon2id is proved in tests/store."""
-    monkeypatch.setattr(operators, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    operators._nobody.cache_clear()
-    yield
-    operators._nobody.cache_clear()
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 @pytest.fixture
