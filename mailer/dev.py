@@ -78,7 +78,10 @@ class WebServer:
 
     def __init__(self, app: flask.Flask, host: str, port: int, threads: int = 8) -> None:
         try:
-            self._server = waitress.create_server(app, host=host, port=port, threads=threads, ident=None)
+            # select() ends the server at the process's 1,024th open file; poll() does not.
+            self._server = waitress.create_server(
+                app, host=host, port=port, threads=threads, ident=None, asyncore_use_poll=True
+            )
         except OSError as exc:
             raise _not_bound(exc, host, port) from None
         self._thread = threading.Thread(target=self._server.run, name="mailer-web", daemon=True)

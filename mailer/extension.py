@@ -64,7 +64,8 @@ class Mailer:
         publisher = Publisher(celery)
         task = register(celery, services, queues, publisher)
         app.extensions[f"{KEY}.send_email"] = task
-        _workers[celery] = _Worker(task, publisher)
+        app.extensions[f"{KEY}.worker"] = worker = _Worker(task, publisher)
+        _workers[id(celery)] = worker
         _applications.add(app)
 
     def context_provider(
@@ -190,13 +191,13 @@ class _Worker:
             self.sweeper.stop()
 
 
-# Signals are the whole process's: each handler looks up whose worker it is. Weak, so that an application
-# which is dropped, as in tests, goes with everything it holds.
-_workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
+# Signals are the whole process's: each handler looks up whose worker it is. By the id of the Celery, which
+# the worker keeps, and weak: an application which is dropped, as in tests, goes with everything it holds.
+_workers: weakref.WeakValueDictionary[int, _Worker] = weakref.WeakValueDictionary()
 
 
 def _worker_of(sender: Any) -> _Worker | None:
-    return _workers.get(getattr(sender, "app", None))
+    return _workers.get(id(getattr(sender, "app", None)))
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

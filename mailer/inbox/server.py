@@ -109,7 +109,12 @@ class _WebServer:
     def __init__(self, mailbox: Mailbox, listener: socket.socket, allowed_hosts: Iterable[str]) -> None:
         app = create_inbox_app(mailbox, allowed_hosts=allowed_hosts)
         self._server = create_server(
-            app, sockets=[listener], threads=4, ident="", clear_untrusted_proxy_headers=True
+            app,
+            sockets=[listener],
+            threads=4,
+            ident="",
+            clear_untrusted_proxy_headers=True,
+            asyncore_use_poll=True,  # select() ends the server at the process's 1,024th open file
         )
         self._thread = threading.Thread(target=self._server.run, name="mailer-inbox-web", daemon=True)
 

@@ -25,7 +25,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from mailer.store.engine import _READ_ONLY, create_engine, told_plainly
+from mailer.store.engine import _READ_ONLY, close_with, create_engine, told_plainly
 from mailer.store.models import PREFIX, Instant, metadata
 
 users = sa.Table(
@@ -90,6 +90,7 @@ class AccountDatabase:
 
     def __init__(self, url: str) -> None:
         self.engine = create_engine(url)
+        close_with(self, self.engine)
         reading = self.engine.execution_options(**{_READ_ONLY: True})
         self.session = orm.scoped_session(orm.sessionmaker(reading, expire_on_commit=False), _context)
 

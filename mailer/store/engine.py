@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -93,6 +94,7 @@ class Store:
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self.engine = engine
         self.sealer = sealer
+        close_with(self, engine)
 
     def give_way(self) -> None:
         """From now on callers in other processes come first: this one is a worker, which can wait."""
@@ -119,6 +121,14 @@ class Store:
             reading = connection.execution_options(**{_READ_ONLY: True})
             with reading.begin():
                 yield reading
+
+
+def close_with(owner: object, engine: Engine) -> None:
+    """Close the engine's connections once its owner is dropped; those at the end of the process close anyway.
+
+    A test suite that makes an application per test would otherwise run out of files.
+    """
+    weakref.finalize(owner, engine.dispose).atexit = False
 
 
 @contextmanager
