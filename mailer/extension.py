@@ -23,6 +23,7 @@ from mailer.sealing import Sealer
 from mailer.services import ContextProvider, Provider, Services
 from mailer.store import Store, create_engine
 from mailer.store.clock import Clock
+from mailer.store.engine import close_with
 from mailer.store.joining import bind_of, engine_beside
 from mailer.sweeper import Sweeper
 from mailer.tasks import SendEmail, register
@@ -106,6 +107,7 @@ class Mailer:
         else:
             engine = engine_beside(theirs)
         store = Store(engine, Sealer(settings.sealing_keys()))
+        close_with(store, engine)
         return Services(
             settings=settings,
             store=store,

@@ -94,7 +94,6 @@ class Store:
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self.engine = engine
         self.sealer = sealer
-        close_with(self, engine)
 
     def give_way(self) -> None:
         """From now on callers in other processes come first: this one is a worker, which can wait."""
@@ -124,7 +123,7 @@ class Store:
 
 
 def close_with(owner: object, engine: Engine) -> None:
-    """Close the engine's connections once its owner is dropped; those at the end of the process close anyway.
+    """Close the engine's connections once what it was made for is dropped; a process that ends closes its own.
 
     A test suite that makes an application per test would otherwise run out of files.
     """
