@@ -123,7 +123,7 @@ class Store:
 
 
 def close_with(owner: object, engine: Engine) -> None:
-    """Close the engine's connections once what it was made for is dropped; a process that ends closes its own.
+    """Close the engine's connections once its owner is dropped; a process that ends needs no help.
 
     A test suite that makes an application per test would otherwise run out of files.
     """
