@@ -10,21 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 
 from mailer.errors import StoreError
+from mailer.job import Lease
 from mailer.services import Services
 from mailer.store import deliveries as rows
 from mailer.telemetry import log
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The fencing token of one claim, and how long a lease lasts without renewal."""
-
-    token: str
-    duration: timedelta
 
 
 @contextmanager

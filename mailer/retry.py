@@ -37,7 +37,7 @@ from enum import StrEnum
 from mailer.transports import Reply, Result, Stage
 
 LEASE_LOST = "lease lost"
-"""The ``problem`` of a `Result` whose ``before_text`` answered False: nothing was sent, drop the result."""
+"""The ``problem`` of a `Result` whose parcel the ledger kept back: nothing was sent, drop the result."""
 
 OUTCOME_UNKNOWN = "outcome_unknown"
 """The ``reason`` of a `Verdict` on a text that went out and was not answered: there may be a copy."""

@@ -152,18 +152,17 @@ class _Recorder:
         self._outbox = outbox
         self._template_of = template_of
 
-    def transmit(self, batch: Sequence[Any]) -> list[Any]:
+    def transmit(self, batch: Sequence[Any], ledger: Any) -> list[Any]:
         from mailer.transports import Receipt, Reply, Result, Stage
 
-        receipts = []
+        leaving = ledger.update((), batch)
         for parcel in batch:
-            if parcel.before_text():
+            if parcel.id in leaving:
                 template = self._template_of(parcel.id)
                 kept = SentMail(parcel.id, template, parcel.sender, parcel.recipients, parcel.data)
                 self._outbox.mails.append(kept)
-            accepted = Result(Stage.TEXT, Reply(250, "2.0.0 kept"), text_sent=True)
-            receipts.append(Receipt(self.name, dict.fromkeys(parcel.recipients, accepted)))
-        return receipts
+        accepted = Result(Stage.TEXT, Reply(250, "2.0.0 kept"), text_sent=True)
+        return [Receipt(self.name, dict.fromkeys(parcel.recipients, accepted)) for parcel in batch]
 
     def close(self) -> None:
         """Nothing is open."""

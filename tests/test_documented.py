@@ -203,7 +203,7 @@ def test_events_hold_no_key_that_is_not_documented(tmp_path):
         outbox.reschedule(services, ids[-1], send_at=_later(timedelta(seconds=30)), by="eve")
         outbox.cancel(services, ids[-1], by="eve")
         ids.append(send_email.delay(to="a@x.test", expires_in=60, **hello).id)
-        services.transport.transmit = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+        services.transport.transmit = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             deliver(services, ids[4])
         ids.append(send_email.delay(to="gone@x.test", **hello).id)

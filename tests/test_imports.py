@@ -52,7 +52,8 @@ LAYERS = [
     ),
     Layer(
         "use cases",
-        "outbox delivery drain leases heartbeat sweeper retention bounces webhooks operators second_factor",
+        "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
+        " webhooks operators second_factor",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(

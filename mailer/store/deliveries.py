@@ -90,6 +90,29 @@ _DUE = sa.select(d.id).where(*_IS_DUE, _OF_LANE, _IN_TIME).order_by(d.not_before
 _CRASHED = d.crashes > sa.literal_column("0")
 _CLAIM_DUE = _CLAIM.where(d.id.in_(picked(_DUE.where(~_CRASHED))))
 _CLAIM_SUSPECT = _CLAIM.where(d.id.in_(picked(_DUE.where(_CRASHED))))
+_THESE = d.id.in_(sa.bindparam("ids", expanding=True))
+_OURS = (_THESE, d.lease_token == sa.bindparam("token"), may("finish"))
+_IN_ORDER = sa.select(d.id).where(_THESE).order_by(d.id).with_for_update()
+_MARK = sa.update(deliveries).where(*_OURS, d.lease_until > _NOW).values(marked_at=_NOW).returning(d.id)
+_UNMARK = sa.update(deliveries).where(*_OURS).values(marked_at=None)
+_HELD = sa.select(d.id).where(*_OURS).order_by(d.id).with_for_update()
+_FINISH = (
+    sa.update(deliveries)
+    .where(d.id == sa.bindparam("of_id"))
+    .values(
+        state=sa.bindparam("to_state"),
+        lease_token=None,
+        lease_until=None,
+        published_at=None,
+        attempts=d.attempts - sa.bindparam("given_back"),
+        unknowns=d.unknowns + sa.bindparam("one_more"),
+        not_before=sa.func.coalesce(sa.bindparam("due", type_=d.not_before.type), d.not_before),
+        code=sa.bindparam("code"),
+        reply=sa.bindparam("reply"),
+        reason=sa.bindparam("reason"),
+        ended_at=sa.bindparam("ended_at"),
+    )
+)
 _ANYTHING_DUE = sa.select(sa.exists().where(*_IS_DUE, _OF_LANE))
 
 
@@ -136,46 +159,63 @@ def _claimed(row: Row[Any]) -> Claimed:
     )
 
 
-def mark(connection: Connection, ids: Sequence[int], token: str, now: datetime) -> bool:
-    """Note that the text is about to go out. False, with nothing noted, if any of the leases is lost."""
-    ours = (d.id.in_(ids), d.lease_token == token, d.state == State.SENDING)
-    marking = sa.update(deliveries).where(*ours, d.lease_until > now).values(marked_at=now)
-    if connection.execute(marking).rowcount == len(ids):
-        return True
-    connection.execute(sa.update(deliveries).where(*ours).values(marked_at=None))
-    return False
+def lock(connection: Connection, ids: Sequence[int]) -> None:
+    """Take the rows of one's own that are changed next, in the order in which everybody does.
+
+    A transaction changes several, and the thread that renews leases the same ones: on Postgres they would
+    otherwise wait for each other. SQLite has one writer.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_IN_ORDER, {"ids": ids})
+
+
+def mark(
+    connection: Connection, jobs: Mapping[str, Sequence[int]], token: str, now: datetime
+) -> frozenset[str]:
+    """Note that these texts are about to go out: the deliveries of each job, by its name.
+
+    Answers the names of those that may. Of a job that lost any of its leases nothing is noted.
+    """
+    ids = [id_ for job in jobs.values() for id_ in job]
+    ours = {"ids": ids, "token": token, "now": now}
+    marked = set(connection.scalars(_MARK, ours))
+    if len(marked) == len(ids):
+        return frozenset(jobs)
+    whole = {name for name, job in jobs.items() if marked.issuperset(job)}
+    torn = [id_ for name, job in jobs.items() if name not in whole for id_ in job]
+    connection.execute(_UNMARK, {"ids": torn, "token": token})
+    return frozenset(whole)
 
 
 def renew(connection: Connection, tokens: Iterable[str], until: datetime) -> None:
     """Extend the leases of a worker that is alive and still at it."""
     held = (d.lease_token.in_(list(tokens)), d.state == State.SENDING)
+    lock(connection, list(connection.scalars(sa.select(d.id).where(*held))))
     connection.execute(sa.update(deliveries).where(*held).values(lease_until=until))
 
 
 def finish(connection: Connection, outcomes: Sequence[Finish], token: str, now: datetime) -> list[Finish]:
     """Record how attempts ended. Answers those recorded; a lost lease leaves its row untouched."""
-    recorded = [outcome for outcome in outcomes if _finish_one(connection, outcome, token, now)]
-    tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded])
-    close(connection, {o.message for o in recorded if o.state in FINAL}, now)
+    if not outcomes:
+        return []
+    held = set(connection.scalars(_HELD, {"ids": [o.id for o in outcomes], "token": token}))
+    recorded = [outcome for outcome in outcomes if outcome.id in held]
+    if recorded:
+        connection.execute(_FINISH, [_finished(outcome, now) for outcome in recorded])
+        tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded])
+        close(connection, {o.message for o in recorded if o.state in FINAL}, now)
     return recorded
 
 
-def _finish_one(connection: Connection, outcome: Finish, token: str, now: datetime) -> bool:
-    changed = connection.execute(
-        sa.update(deliveries)
-        .where(d.id == outcome.id, d.lease_token == token, may("finish"))
-        .values(
-            state=outcome.state,
-            lease_token=None,
-            lease_until=None,
-            published_at=None,
-            attempts=d.attempts - (0 if outcome.counts else 1),
-            unknowns=d.unknowns + (1 if outcome.unknown else 0),
-            not_before=outcome.not_before if outcome.not_before is not None else d.not_before,
-            code=outcome.code,
-            reply=None if outcome.reply is None else outcome.reply[:1000],
-            reason=outcome.reason,
-            ended_at=now if outcome.state in FINAL else None,
-        )
-    )
-    return changed.rowcount == 1
+def _finished(outcome: Finish, now: datetime) -> dict[str, Any]:
+    return {
+        "of_id": outcome.id,
+        "to_state": outcome.state,
+        "given_back": 0 if outcome.counts else 1,
+        "one_more": 1 if outcome.unknown else 0,
+        "due": outcome.not_before,
+        "code": outcome.code,
+        "reply": None if outcome.reply is None else outcome.reply[:1000],
+        "reason": outcome.reason,
+        "ended_at": now if outcome.state in FINAL else None,
+    }

@@ -53,10 +53,13 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The bytes of a mail as they go out, and the same with its secrets masked (None: it has none)."""
+    """The bytes of a mail as they go out, the same with its secrets masked (None: it has none), and the
+    subject as people may see it.
+    """
 
     mime: bytes
     masked: bytes | None
+    subject: str
 
 
 _COLUMNS = [c for c in messages.c if c.name not in ("content", "secrets", "rendered", "preview")]
@@ -71,6 +74,29 @@ _ACCEPTED = {
 _DELIVERY = sa.insert(deliveries)
 _EVENT = sa.insert(events)
 _BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
+_THESE = messages.c.id.in_(sa.bindparam("ids", expanding=True))
+_WHOLE = sa.select(messages).where(_THESE)
+_SIZES = sa.select(
+    messages.c.id,
+    (
+        sa.func.coalesce(sa.func.length(messages.c.content), 0)
+        + sa.func.coalesce(sa.func.length(messages.c.rendered), 0)
+    ).label("octets"),
+).where(_THESE)
+_LEASED = sa.exists().where(
+    deliveries.c.message == messages.c.id, deliveries.c.lease_token == sa.bindparam("token")
+)
+_UNFROZEN = (
+    sa.select(messages.c.id)
+    .where(_THESE, messages.c.rendered.is_(None), _LEASED)
+    .order_by(messages.c.id)
+    .with_for_update(key_share=True)
+)
+_FREEZE = (
+    sa.update(messages)
+    .where(messages.c.id == sa.bindparam("of_id"))
+    .values(rendered=sa.bindparam("mime"), preview=sa.bindparam("masked"), subject=sa.bindparam("shown"))
+)
 _BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at).where(
     messages.c.idempotency_scope == sa.bindparam("scope"),
     messages.c.idempotency_key == sa.bindparam("key"),
@@ -170,27 +196,45 @@ def load(connection: Connection, message: str) -> RowMapping | None:
     return connection.execute(_BY_ID, {"id": message}).mappings().one_or_none()
 
 
+def load_sealed(connection: Connection, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The whole rows of messages, by id, to be opened one by one: see `content_of` and `rendered_of`."""
+    found = connection.execute(_WHOLE, {"ids": ids}).mappings()
+    return {row["id"]: dict(row) for row in found}
+
+
+def sizes(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """The octets of what is sealed in each message, by id."""
+    return {row.id: row.octets for row in connection.execute(_SIZES, {"ids": ids})}
+
+
 def open_content(
     connection: Connection, message: str, sealer: Sealer
 ) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """The content of a stored message, and its secrets: {} if it never had any, None once erased.
+    """The content of a stored message, and its secrets; see `content_of`."""
+    return content_of(load_sealed(connection, [message])[message], sealer)
+
+
+def content_of(row: Mapping[str, Any], sealer: Sealer) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """The content of a row, and its secrets: {} if it never had any, None once erased.
 
     Raises BodyErased if all of it is gone.
     """
-    columns = (messages.c.content, messages.c.secrets, messages.c.has_secrets)
-    row = connection.execute(sa.select(*columns).where(messages.c.id == message)).one()
-    if row.content is None:
+    if row["content"] is None:
         raise BodyErased(ERASED)
-    secrets: dict[str, str] | None = None if row.has_secrets else {}
-    if row.secrets is not None:
-        secrets = json.loads(sealer.open(row.secrets, message))
-    return json.loads(sealer.open(row.content, message)), secrets
+    secrets: dict[str, str] | None = None if row["has_secrets"] else {}
+    if row["secrets"] is not None:
+        secrets = json.loads(sealer.open(row["secrets"], row["id"]))
+    return json.loads(sealer.open(row["content"], row["id"])), secrets
+
+
+def rendered_of(row: Mapping[str, Any], sealer: Sealer) -> bytes | None:
+    """The frozen bytes to transmit, or None before the first attempt."""
+    return None if row["rendered"] is None else sealer.open(row["rendered"], row["id"])
 
 
 def open_rendered(connection: Connection, message: str, sealer: Sealer) -> bytes | None:
-    """The frozen bytes to transmit, or None before the first attempt."""
-    sealed = connection.scalar(sa.select(messages.c.rendered).where(messages.c.id == message))
-    return None if sealed is None else sealer.open(sealed, message)
+    """The frozen bytes of a message; see `rendered_of`."""
+    return rendered_of(load_sealed(connection, [message])[message], sealer)
 
 
 def open_preview(connection: Connection, message: str, sealer: Sealer) -> bytes | None:
@@ -201,24 +245,27 @@ def open_preview(connection: Connection, message: str, sealer: Sealer) -> bytes 
 
 
 def freeze(
-    connection: Connection, message: str, rendered: Rendered, subject: str, token: str, sealer: Sealer
-) -> bool:
-    """Keep the bytes that every attempt will send. False if the lease is lost: somebody else has it.
+    connection: Connection, fresh: Mapping[str, Rendered], token: str, sealer: Sealer
+) -> frozenset[str]:
+    """Keep the bytes that every attempt will send, by message. Answers the ids of those that were kept.
 
-    Written before the first octet leaves, so that an attempt after a crash sends the very same bytes
-    although context providers mint new values each time they run.
+    The others were frozen before, or their lease is lost: somebody else has them. Written before the first
+    octet leaves, so that an attempt after a crash sends the very same bytes although context providers mint
+    new values each time they run.
     """
-    leased = sa.exists().where(deliveries.c.message == messages.c.id, deliveries.c.lease_token == token)
-    done = connection.execute(
-        sa.update(messages)
-        .where(messages.c.id == message, messages.c.rendered.is_(None), leased)
-        .values(
-            rendered=sealer.seal(rendered.mime, message),
-            preview=None if rendered.masked is None else sealer.seal(rendered.masked, message),
-            subject=subject[:1000],
-        )
-    )
-    return done.rowcount == 1
+    ours = frozenset(connection.scalars(_UNFROZEN, {"ids": sorted(fresh), "token": token}))
+    frozen = [{"of_id": id_, **_sealed(fresh[id_], id_, sealer)} for id_ in sorted(ours)]
+    if frozen:
+        connection.execute(_FREEZE, frozen)
+    return ours
+
+
+def _sealed(rendered: Rendered, message: str, sealer: Sealer) -> dict[str, Any]:
+    return {
+        "mime": sealer.seal(rendered.mime, message),
+        "masked": None if rendered.masked is None else sealer.seal(rendered.masked, message),
+        "shown": rendered.subject[:1000],
+    }
 
 
 def close_ended(connection: Connection, ids: Collection[str], now: datetime) -> None:

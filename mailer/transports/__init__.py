@@ -8,12 +8,13 @@ An implementer must
 
 * answer every recipient of every parcel, whatever happens: an exception that leaves ``transmit`` is
   a bug, and the delivery treats it as "nothing is known";
-* call ``parcel.before_text()`` once the server asked for the text (354) and before the first octet of
-  it, and send nothing if that returns False: the lease was lost, another worker has the message;
+* ask the ledger once the server asked for the text (354) and before the first octet of it, and send
+  nothing unless it answers the parcel's id: the lease was lost, another worker has the message;
 * set ``text_sent`` as soon as the first octet of the text may have left. From then on a missing answer
   means that the outcome is unknown (RFC 5321 section 6.1, RFC 1047);
-* call ``parcel.settled`` with the receipt as soon as it is known, before it goes on to the next parcel:
-  what was answered is recorded then, and a process that dies later repeats only what was not;
+* tell the ledger of a receipt at the first opportunity: what was answered is recorded then, and a process
+  that dies later repeats only what was not. What is asked and told at the same time goes into one call,
+  which is one transaction; it is made by the thread that called ``transmit``;
 * keep what happens after the answer to the text (QUIT, a drop) to itself: it never changes a result.
 
 A caller may rely on exactly these and on nothing else.
@@ -21,8 +22,8 @@ A caller may rely on exactly these and on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -66,12 +67,14 @@ class Result:
 
     ``reply`` is None if no reply was read: connection refused, lost, timed out, or the lease was lost.
     ``problem`` then says what happened in words fit for a person, without address or password.
+    ``wait_seconds`` is set if it was not tried, because of a limit or a pause: it is due again after so long.
     """
 
     stage: Stage
     reply: Reply | None = None
     text_sent: bool = False
     problem: str = ""
+    wait_seconds: float | None = None
 
     @property
     def accepted(self) -> bool:
@@ -91,17 +94,27 @@ class Parcel:
     sender: str
     recipients: tuple[str, ...]
     data: bytes
-    before_text: Callable[[], bool] = field(default=lambda: True)
-    settled: Callable[[Receipt], None] = field(default=lambda _receipt: None)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to one parcel: a `Result` for every recipient of it, and who carried it."""
+    """The answer to one parcel: a `Result` for every recipient of it, and who carried it.
+
+    ``transcript`` is the conversation, without secrets or text; kept where not everybody was accepted.
+    """
 
     transport: str
     results: dict[str, Result]
     seconds: float = 0.0
+    transcript: tuple[str, ...] = ()
+
+
+class Ledger(Protocol):
+    """What a transport asks before a text goes out, and tells once an answer is there."""
+
+    def update(self, settled: Sequence[tuple[Parcel, Receipt]], asking: Sequence[Parcel]) -> Collection[str]:
+        """Note what was answered, and answer the ids of those asking whose text may go out now."""
+        ...
 
 
 class Transport(Protocol):
@@ -109,7 +122,7 @@ class Transport(Protocol):
 
     name: str
 
-    def transmit(self, batch: Sequence[Parcel]) -> list[Receipt]:
+    def transmit(self, batch: Sequence[Parcel], ledger: Ledger) -> list[Receipt]:
         """Carry the parcels; one receipt each, in order. Never raises."""
         ...
 

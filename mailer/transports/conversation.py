@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mailer.retry import LEASE_LOST
-from mailer.transports import Parcel, Reply, Result, Stage
+from mailer.transports import Ledger, Parcel, Reply, Result, Stage
 from mailer.transports.url import Timeouts
 from mailer.transports.wire import Broken, Wire
 
@@ -22,6 +22,7 @@ class Attempt:
 
     parcel: Parcel
     text: bytes = field(repr=False)
+    ledger: Ledger = field(repr=False)
     stage: Stage = Stage.CONNECT
     text_sent: bool = False
     results: dict[str, Result] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class Conversation:
         reply = self._line.ask("DATA", self._limits.data)
         if not self._goes_on(attempt, reply, reply.code == 354):
             return False
-        if not attempt.parcel.before_text():
+        if attempt.parcel.id not in attempt.ledger.update((), (attempt.parcel,)):
             self._line.close()  # the only way out of 354 that sends nothing
             attempt.settle(problem=LEASE_LOST)
             return False

@@ -1,6 +1,6 @@
 """Transports that need no server: memory for tests, the console and files for looking at mail.
 
-They keep the contract of `mailer.transports`, ``before_text`` included, so that an application tested
+They keep the contract of `mailer.transports`, the ledger included, so that an application tested
 with one behaves the same with SMTP.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mailer.retry import LEASE_LOST
-from mailer.transports import Parcel, Receipt, Reply, Result, Stage
+from mailer.transports import Ledger, Parcel, Receipt, Reply, Result, Stage
 
 
 class LocalTransport:
@@ -28,9 +28,9 @@ class LocalTransport:
 
     name = "local"
 
-    def transmit(self, batch: Sequence[Parcel]) -> list[Receipt]:
+    def transmit(self, batch: Sequence[Parcel], ledger: Ledger) -> list[Receipt]:
         """Keep the parcels, one receipt each, in order. Never raises."""
-        return [self._carry(parcel) for parcel in batch]
+        return [self._carry(parcel, ledger) for parcel in batch]
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -39,17 +39,17 @@ class LocalTransport:
         """Take the parcel; answer in words where it is. May raise OSError: then it was not taken."""
         raise NotImplementedError
 
-    def _carry(self, parcel: Parcel) -> Receipt:
+    def _carry(self, parcel: Parcel, ledger: Ledger) -> Receipt:
         started = time.monotonic()
-        result = self._result(parcel)
+        result = self._result(parcel, ledger)
         results = dict.fromkeys(parcel.recipients, result)
         receipt = Receipt(self.name, results, time.monotonic() - started)
-        parcel.settled(receipt)
+        ledger.update([(parcel, receipt)], ())
         return receipt
 
-    def _result(self, parcel: Parcel) -> Result:
+    def _result(self, parcel: Parcel, ledger: Ledger) -> Result:
         try:
-            if not parcel.before_text():
+            if parcel.id not in ledger.update((), (parcel,)):
                 return Result(Stage.DATA, problem=LEASE_LOST)
         except Exception as exc:
             return Result(Stage.DATA, problem=f"internal error: {type(exc).__name__}")

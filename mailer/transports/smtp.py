@@ -26,7 +26,7 @@ from typing import Any
 import flask
 
 from mailer.retry import LEASE_LOST
-from mailer.transports import Parcel, Receipt, Reply, Stage
+from mailer.transports import Ledger, Parcel, Receipt, Reply, Stage
 from mailer.transports.conversation import Attempt, Conversation, canonical
 from mailer.transports.url import Security, SmtpConfig, as_bool
 from mailer.transports.wire import Broken, Wire, connect, reply_of, tls_context
@@ -75,17 +75,17 @@ class SmtpTransport:
     def __repr__(self) -> str:
         return f"<SmtpTransport {self.name}>"
 
-    def transmit(self, batch: Sequence[Parcel]) -> list[Receipt]:
+    def transmit(self, batch: Sequence[Parcel], ledger: Ledger) -> list[Receipt]:
         """Carry the parcels in order over one connection; see `Transport`. Never raises."""
         with self._mail.connect() as connection:
-            return [self._carry(connection, parcel) for parcel in batch]
+            return [self._carry(connection, parcel, ledger) for parcel in batch]
 
     def close(self) -> None:
         """Nothing is kept between batches."""
 
-    def _carry(self, connection: SmtpConnection, parcel: Parcel) -> Receipt:
+    def _carry(self, connection: SmtpConnection, parcel: Parcel, ledger: Ledger) -> Receipt:
         started = time.monotonic()
-        attempt = Attempt(parcel, canonical(parcel.data))
+        attempt = Attempt(parcel, canonical(parcel.data), ledger)
         try:
             connection.send(PreparedMessage(attempt))
         except Exception as exc:  # a bug: what is known is in the attempt, and the rest is said to be unknown
@@ -95,7 +95,7 @@ class SmtpTransport:
         attempt.settle(problem="internal error: no answer")
         results = {recipient: attempt.results[recipient] for recipient in parcel.recipients}
         receipt = Receipt(self.name, results, time.monotonic() - started)
-        parcel.settled(receipt)
+        ledger.update([(parcel, receipt)], ())
         return receipt
 
 
@@ -365,7 +365,7 @@ def _expect(code: int, reply: Reply, stage: Stage) -> None:
 
 def _suppress(attempt: Attempt) -> None:
     attempt.stage = Stage.DATA
-    if not attempt.parcel.before_text():
+    if attempt.parcel.id not in attempt.ledger.update((), (attempt.parcel,)):
         attempt.settle(problem=LEASE_LOST)
         return
     attempt.stage = Stage.TEXT

@@ -35,18 +35,19 @@ class ScriptedTransport:
         self.sent: list[Parcel] = []
         self.answer: Callable[[str], Result] = lambda _: Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
 
-    def transmit(self, batch):
-        receipts = []
-        for parcel in batch:
-            results = {r: self.answer(r) for r in parcel.recipients}
-            if any(r.text_sent for r in results.values()):
-                if parcel.before_text():
-                    self.sent.append(parcel)
-                else:
-                    results = {r: Result(Stage.DATA, problem="lease lost") for r in parcel.recipients}
-            receipts.append(Receipt(self.name, results))
-            parcel.settled(receipts[-1])
-        return receipts
+    def transmit(self, batch, ledger):
+        return [self.carry(parcel, ledger) for parcel in batch]
+
+    def carry(self, parcel, ledger):
+        results = {r: self.answer(r) for r in parcel.recipients}
+        if any(r.text_sent for r in results.values()):
+            if parcel.id in ledger.update((), (parcel,)):
+                self.sent.append(parcel)
+            else:
+                results = {r: Result(Stage.DATA, problem="lease lost") for r in parcel.recipients}
+        receipt = Receipt(self.name, results)
+        ledger.update([(parcel, receipt)], ())
+        return receipt
 
     def close(self):
         pass

@@ -175,9 +175,9 @@ def test_the_deadline_is_checked_right_before_the_text(services, transport, cloc
     accepted = send_email.delay(to="a@x.test", expires_in=60, **HI)
     real = transport.transmit
 
-    def slow(batch):
+    def slow(batch, ledger):
         clock.offset = timedelta(seconds=61)
-        return real(batch)
+        return real(batch, ledger)
 
     transport.transmit = slow
     deliver(services, accepted.id)
@@ -243,7 +243,7 @@ def test_a_store_that_is_away_fails_no_mail(services, transport, monkeypatch):
 
     accepted = send_email.delay(to="a@x.test", **HI)
     with monkeypatch.context() as broken:
-        broken.setattr(message_rows, "open_rendered", away)
+        broken.setattr(message_rows, "load_sealed", away)
         deliver(services, accepted.id)
     shown = view(services, accepted.id).deliveries[0]
     assert (shown.state, shown.reason, shown.attempts) == ("deferred", "store_away", 0)

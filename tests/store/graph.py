@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mailer.delivery import Job
-from mailer.leases import Lease
+from mailer.job import Job, Lease
+from mailer.ledger import StoreLedger
 from mailer.retry import LEASE_LOST, RetryPolicy
 from mailer.states import CLAIMABLE, FINAL, TRANSITIONS, State
 from mailer.store import Store, by_hand, sweeps
@@ -39,7 +39,7 @@ from tests.store.model import (
     check_row,
     check_text,
     check_transition,
-    parcels_of,
+    handed,
     promise,
     ready,
     services_for,
@@ -226,10 +226,10 @@ class Graph:
         assert hand is not None
 
         def text(_: Connection) -> bool:
-            parcel = self.parcel(hand)
-            if parcel.before_text():
+            parcel, ledger = self.parcel(hand)
+            if ledger.update((), (parcel,)):
                 return True
-            parcel.settled(Receipt("", {TO: Result(Stage.DATA, problem=LEASE_LOST)}))
+            ledger.update([(parcel, Receipt("", {TO: Result(Stage.DATA, problem=LEASE_LOST)}))], ())
             return False
 
         row, leaves = self.change(f"text {hand}", spot.row, text, name)
@@ -247,7 +247,8 @@ class Graph:
         result = ANSWERS[how] if hand.texting else FAULTS[how]
 
         def answer(_: Connection) -> None:
-            self.parcel(hand).settled(Receipt("", {TO: result}))
+            parcel, ledger = self.parcel(hand)
+            ledger.update([(parcel, Receipt("", {TO: result}))], ())
 
         row, _ = self.change(f"{how} {hand}", spot.row, answer, name)
         after = spot
@@ -342,13 +343,14 @@ class Graph:
 
     # The rows
 
-    def parcel(self, hand: Hand) -> Parcel:
+    def parcel(self, hand: Hand) -> tuple[Parcel, StoreLedger]:
         deadline = None if hand.expires_at is None else NOW + timedelta(seconds=hand.expires_at)
         policy = self.first.row.on_uncertain
         claimed = Claimed(self.id, self.message, TO, hand.attempt, hand.unknowns, policy, deadline, NOW)
         job = Job(self.message, [claimed], NOW, data=b"mail")
-        [parcel] = parcels_of(self.services, Lease("A", LEASE), [job])
-        return parcel
+        ledger = StoreLedger(self.services, Lease("A", LEASE), [job])
+        [parcel] = handed(self.services, [job], ledger)
+        return parcel, ledger
 
     def change(
         self, name: str, row: Row, act: Callable[[Connection], Any], hand: str = "A"

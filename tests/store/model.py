@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from mailer import delivery, outbox
 from mailer.config import Settings
-from mailer.delivery import Job
 from mailer.errors import IdempotencyConflict, SecretErased, WrongState
-from mailer.leases import Lease
+from mailer.job import Job, Lease
+from mailer.ledger import StoreLedger
 from mailer.message import Message
 from mailer.retry import LEASE_LOST, RetryPolicy
 from mailer.services import Services
@@ -27,7 +27,7 @@ from mailer.states import CLAIMABLE, FINAL, TRANSITIONS, State
 from mailer.store import Store, sweeps
 from mailer.store import deliveries as delivery_rows
 from mailer.store.models import deliveries, messages
-from mailer.transports import Parcel, Receipt, Reply, Result, Stage
+from mailer.transports import Ledger, Parcel, Receipt, Reply, Result, Stage
 from tests.store.conftest import NOW
 
 LEASE = timedelta(seconds=60)
@@ -125,19 +125,19 @@ class _Hands:
 
     name = "scripted"
 
-    def transmit(self, batch: Sequence[Parcel]) -> list[Receipt]:
-        raise _Handed(batch)
+    def transmit(self, batch: Sequence[Parcel], ledger: Ledger) -> list[Receipt]:
+        raise _Handed(batch, ledger)
 
     def close(self) -> None:
         pass
 
 
-def parcels_of(services: Services, lease: Lease, jobs: Sequence[Job]) -> list[Parcel]:
-    """What `delivery.transmit` hands to its transport: with the fence, and with the way back."""
+def handed(services: Services, jobs: Sequence[Job], ledger: Ledger) -> list[Parcel]:
+    """What `delivery.transmit` hands to its transport."""
     try:
-        delivery.transmit(services, lease, jobs)
-    except _Handed as handed:
-        return list(handed.args[0])
+        delivery.transmit(services, jobs, ledger)
+    except _Handed as given:
+        return list(given.args[0])
     return []
 
 
@@ -496,16 +496,15 @@ class Hand:
     def render(self) -> None:
         """Freeze the bytes, and get the parcels ready."""
         with self.world.step():
-            jobs = delivery.render(self.world.services, self.lease, self.claimed)
+            jobs = delivery.jobs_of(self.claimed)
+            self.ledger = StoreLedger(self.world.services, self.lease, jobs)
+            delivery.prepare(self.world.services, self.lease, jobs, self.ledger)
         self.claimed = []
         for job in jobs:
-            if job.outcomes:  # only for who comes late, after the secrets have been erased
+            if job.settled:  # only for who comes late, after the secrets have been erased
                 promise(not self.holds(job), "it could not be rendered", job)
-                with self.world.step():
-                    delivery.announce(delivery.record(self.world.services, self.lease, job))
         self.jobs = {job.message: job for job in jobs}
-        ready = [job for job in jobs if job.data and not job.outcomes]
-        self.parcels = parcels_of(self.world.services, self.lease, ready)
+        self.parcels = handed(self.world.services, jobs, self.ledger)
 
     def holds(self, job: Job) -> bool:
         """Whether any delivery of the job is still its own."""
@@ -522,7 +521,7 @@ class Hand:
         job = self.jobs[parcel.id]
         self.refused = dict(refused)
         with world.step(mine=self._mine, fields=("marked_at",)):
-            leaves = parcel.before_text()
+            leaves = parcel.id in self.ledger.update((), (parcel,))
         if not leaves:
             self._settle({r: Result(Stage.DATA, problem=LEASE_LOST) for r in parcel.recipients})
             return False
@@ -551,7 +550,7 @@ class Hand:
     def _settle(self, results: dict[str, Result]) -> None:
         parcel = self.parcels.pop(0)
         with self.world.step("finish", mine=self._mine):
-            parcel.settled(Receipt("scripted", results))
+            self.ledger.update([(parcel, Receipt("scripted", results))], ())
 
     def work_off(self) -> None:
         """All that is left of a claim, with a server that takes everything."""

@@ -114,7 +114,7 @@ def test_a_late_worker_changes_nothing(store, accept):
         assert sweeps.reap(connection, LATER, **LIMITS) == 1
     [again] = claim(store, message, "fresh", now=LATER)
     with store.begin() as connection:
-        assert not rows.mark(connection, [claimed.id], "late", LATER)
+        assert not rows.mark(connection, {"m": [claimed.id]}, "late", LATER)
     assert finish(store, claimed, State.FAILED, "late") == []
     assert finish(store, again, State.SENT, "fresh")
     assert shown(store, message).state is State.SENT
@@ -126,20 +126,20 @@ def test_a_mark_is_on_all_or_on_none(store, accept):
     one, other = claim(store, message)
     finish(store, one, State.DEFERRED, "t", not_before=LATER)
     with store.begin() as connection:
-        assert not rows.mark(connection, [one.id, other.id], "t", NOW)
+        assert not rows.mark(connection, {"m": [one.id, other.id]}, "t", NOW)
         marks = connection.scalars(sa.select(deliveries.c.marked_at).where(deliveries.c.message == message))
         assert list(marks) == [None, None]
-        assert rows.mark(connection, [other.id], "t", NOW)
+        assert rows.mark(connection, {"m": [other.id]}, "t", NOW)
 
 
 def test_mark_fails_once_the_lease_ran_out(store, accept):
     """The fence: a worker that was frozen past its lease does not send, even if nobody else has it yet."""
     [claimed] = claim(store, accept())
     with store.begin() as connection:
-        assert not rows.mark(connection, [claimed.id], "t", LATER)
-        assert rows.mark(connection, [claimed.id], "t", NOW)
+        assert not rows.mark(connection, {"m": [claimed.id]}, "t", LATER)
+        assert rows.mark(connection, {"m": [claimed.id]}, "t", NOW)
         rows.renew(connection, ["t"], LATER + LEASE)
-        assert rows.mark(connection, [claimed.id], "t", LATER)
+        assert rows.mark(connection, {"m": [claimed.id]}, "t", LATER)
 
 
 @pytest.mark.parametrize("state", sorted(TRANSITIONS["finish"][1]))
@@ -244,9 +244,9 @@ def test_secrets_are_erased_when_the_message_ends(store, accept):
     message = accept(secrets={"0": "s3cret"}, recipients=[("a@x.test", "to"), ("b@x.test", "to")])
     first, second = claim(store, message)
     with store.begin() as connection:
-        frozen = Rendered(b"link s3cret", b"link ******")
-        assert message_rows.freeze(connection, message, frozen, "Hi", "t", store.sealer)
-        assert not message_rows.freeze(connection, message, frozen, "Hi", "t", store.sealer), "frozen once"
+        frozen = {message: Rendered(b"link s3cret", b"link ******", "Hi")}
+        assert message_rows.freeze(connection, frozen, "t", store.sealer) == {message}
+        assert not message_rows.freeze(connection, frozen, "t", store.sealer), "frozen once"
     finish(store, first, State.SENT)
     with store.read() as connection:
         assert message_rows.open_rendered(connection, message, store.sealer) == b"link s3cret"
@@ -261,7 +261,9 @@ def test_freeze_needs_the_lease(store, accept):
     """MF7: only the worker that holds the message decides on its bytes."""
     message = accept()
     with store.begin() as connection:
-        assert not message_rows.freeze(connection, message, Rendered(b"x", None), "s", "nobody", store.sealer)
+        assert not message_rows.freeze(
+            connection, {message: Rendered(b"x", None, "s")}, "nobody", store.sealer
+        )
 
 
 def test_content_is_unreadable_in_the_row(store, accept):

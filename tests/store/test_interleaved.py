@@ -47,7 +47,7 @@ def finished(as_: State) -> Callable[[Any, str, int], Any]:
 DEEDS = {
     "claim": Deed(State.QUEUED, lambda c, message, _: rows.claim(c, message, "new", NOW, LEASE)),
     "claim due": Deed(State.QUEUED, lambda c, *_: rows.claim_due(c, "default", 9, "due", NOW, LEASE)),
-    "mark": Deed(State.SENDING, lambda c, _, id_: rows.mark(c, [id_], f"t{id_}", EARLIER)),
+    "mark": Deed(State.SENDING, lambda c, _, id_: rows.mark(c, {"m": [id_]}, f"t{id_}", EARLIER)),
     "sent": Deed(State.SENDING, finished(State.SENT)),
     "deferred": Deed(State.SENDING, finished(State.DEFERRED)),
     "reap": Deed(State.SENDING, lambda c, *_: sweeps.reap(c, LATER, **LIMITS)),

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mailer import delivery
+from mailer import outcomes
+from mailer.ledger import StoreLedger
 from mailer.retry import RetryPolicy
 from mailer.sealing import Sealer
 from mailer.secret import Secret
@@ -281,24 +282,19 @@ def test_promises_hold_in_every_short_history_on_postgres(kept_store, case):
 
 
 def leave_although_late(patch):
-    patch.setattr(delivery_rows, "mark", lambda *_: True)
+    patch.setattr(delivery_rows, "mark", lambda _, jobs, *__: frozenset(jobs))
 
 
 def leave_while_nobody_took_the_lease_yet(patch):
-    def mark(connection, ids, token, now):
-        return real_mark(connection, ids, token, now - 10 * LEASE)
+    def mark(connection, jobs, token, now):
+        return real_mark(connection, jobs, token, now - 10 * LEASE)
 
     real_mark = delivery_rows.mark
     patch.setattr(delivery_rows, "mark", mark)
 
 
 def leave_after_the_deadline(patch):
-    def may_leave(services, lease, job):
-        with services.store.begin() as connection:
-            ids = [claimed.id for claimed in job.claimed]
-            return delivery_rows.mark(connection, ids, lease.token, services.now())
-
-    patch.setattr(delivery, "_may_leave", may_leave)
+    patch.setattr(StoreLedger, "_in_time", lambda self, job: True)
 
 
 def cancel_what_is_leaving(patch):
@@ -337,13 +333,14 @@ def take_back_nothing(patch):
 
 
 def finish_although_late(patch):
-    def finish(connection, outcome, token, now):
-        stolen = sa.update(deliveries).where(d.id == outcome.id, d.state == State.SENDING)
+    def finish(connection, ended, token, now):
+        ids = [outcome.id for outcome in ended]
+        stolen = sa.update(deliveries).where(d.id.in_(ids), d.state == State.SENDING)
         connection.execute(stolen.values(lease_token=token))
-        return real(connection, outcome, token, now)
+        return real(connection, ended, token, now)
 
-    real = delivery_rows._finish_one
-    patch.setattr(delivery_rows, "_finish_one", finish)
+    real = delivery_rows.finish
+    patch.setattr(delivery_rows, "finish", finish)
 
 
 def claim_what_another_has(patch):
@@ -360,8 +357,8 @@ def try_again_what_is_to_be_held(patch):
     def judge(result, **more):
         return real(result, **more | {"on_uncertain": "retry"})
 
-    real = delivery.judge
-    patch.setattr(delivery, "judge", judge)
+    real = outcomes.judge
+    patch.setattr(outcomes, "judge", judge)
 
 
 def never_end_a_message(patch):

@@ -45,8 +45,8 @@ def attempt(store, message: str, state: State = State.SENT, now=NOW, reply="250 
     with store.begin() as connection:
         claimed = delivery_rows.claim(connection, message, "t", now, timedelta(minutes=1))
         if render:
-            bytes_ = Rendered(b"To: ada, code 493201", b"To: ada, code masked")
-            message_rows.freeze(connection, message, bytes_, "Hello Ada", "t", store.sealer)
+            bytes_ = Rendered(b"To: ada, code 493201", b"To: ada, code masked", "Hello Ada")
+            message_rows.freeze(connection, {message: bytes_}, "t", store.sealer)
         outcomes = [
             Finish(
                 c.id,

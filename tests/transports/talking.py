@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mailer.transports import Parcel, Result
+from collections.abc import Callable, Sequence
+
+from mailer.transports import Parcel, Receipt, Result
 from mailer.transports.smtp import SmtpTransport
 from mailer.transports.url import Security, SmtpConfig, Timeouts
 from tests.peer import SmtpPeer
@@ -23,7 +25,21 @@ def transport(peer: SmtpPeer, **fields: object) -> SmtpTransport:
     return SmtpTransport(SmtpConfig("127.0.0.1", peer.port, **given))  # type: ignore[arg-type]
 
 
+class Leave:
+    """A ledger that lets every text go out but those ``kept``, and remembers what it was told."""
+
+    def __init__(self, *kept: str, ask: Callable[[], object] = lambda: None) -> None:
+        self.kept, self.ask = kept, ask
+        self.settled: list[tuple[Parcel, Receipt]] = []
+
+    def update(self, settled: Sequence[tuple[Parcel, Receipt]], asking: Sequence[Parcel]) -> set[str]:
+        self.settled += settled
+        if asking:
+            self.ask()
+        return {parcel.id for parcel in asking} - set(self.kept)
+
+
 def send_one(peer: SmtpPeer, one: Parcel | None = None, **fields: object) -> Result:
     """The result for the first recipient of one parcel."""
     one = one or parcel()
-    return transport(peer, **fields).transmit([one])[0].results[one.recipients[0]]
+    return transport(peer, **fields).transmit([one], Leave())[0].results[one.recipients[0]]

@@ -14,7 +14,7 @@ import pytest
 from mailer.retry import LEASE_LOST
 from mailer.transports import Stage
 from tests.peer import Say, Script, SmtpPeer
-from tests.transports.talking import ADA, DATA, parcel, transport
+from tests.transports.talking import ADA, DATA, Leave, parcel, transport
 
 
 def application(**config: Any) -> flask.Flask:
@@ -28,7 +28,7 @@ def test_recorded_messages_can_be_looked_at() -> None:
     with SmtpPeer() as peer, application().app_context():
         mail = flask_mail.Mail(flask.current_app)
         with mail.record_messages() as outbox:
-            transport(peer).transmit([parcel()])
+            transport(peer).transmit([parcel()], Leave())
     (message,) = outbox
     assert message.as_bytes() == DATA == peer.accepted[0].data
     assert (message.subject, message.recipients, message.sender) == ("Hello", [ADA], "app@acme.example")
@@ -45,7 +45,7 @@ def test_a_refused_message_is_not_announced() -> None:
         application().app_context(),
         flask_mail.Mail().record_messages() as outbox,
     ):
-        transport(peer).transmit([parcel()])
+        transport(peer).transmit([parcel()], Leave())
     assert not outbox
 
 
@@ -69,7 +69,7 @@ def test_suppressed_mail_is_recorded_and_not_sent(
         if extension:
             flask_mail.Mail(flask.current_app)
         with flask_mail.Mail().record_messages() as outbox:
-            result = transport(peer).transmit([parcel()])[0].results[ADA]
+            result = transport(peer).transmit([parcel()], Leave())[0].results[ADA]
     assert result.accepted
     assert len(outbox) == 1
     assert peer.connections == (0 if suppressed else 1)
@@ -80,7 +80,7 @@ def test_suppressed_mail_is_recorded_and_not_sent(
 def test_suppressed_mail_asks_for_the_lease_too() -> None:
     """An application under test behaves as it will with a server."""
     with SmtpPeer() as peer, application(TESTING=True).app_context():
-        result = transport(peer).transmit([parcel(before_text=lambda: False)])[0].results[ADA]
+        result = transport(peer).transmit([parcel()], Leave("m1"))[0].results[ADA]
     assert (result.stage, result.problem) == (Stage.DATA, LEASE_LOST)
 
 
@@ -91,7 +91,7 @@ def test_a_listener_that_fails_changes_no_result() -> None:
         raise RuntimeError("mine")
 
     with SmtpPeer() as peer, application().app_context(), flask_mail.email_dispatched.connected_to(listener):
-        assert transport(peer).transmit([parcel()])[0].results[ADA].accepted
+        assert transport(peer).transmit([parcel()], Leave())[0].results[ADA].accepted
 
 
 def test_other_texts_of_the_process_keep_their_encoding() -> None:

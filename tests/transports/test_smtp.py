@@ -12,7 +12,7 @@ from mailer.transports import Reply, Result, Stage
 from mailer.transports.smtp import SmtpTransport
 from mailer.transports.url import Security, SmtpConfig, Timeouts
 from tests.peer import Actions, Close, Drip, Raw, Say, Script, Silence, SmtpPeer, Take
-from tests.transports.talking import ADA, BOB, DATA, EVE, IMPATIENT, QUICK, parcel, send_one, transport
+from tests.transports.talking import ADA, BOB, DATA, EVE, IMPATIENT, QUICK, Leave, parcel, send_one, transport
 
 # Results
 
@@ -38,7 +38,7 @@ def test_every_recipient_has_a_result_of_its_own() -> None:
     """SC2: 250, 550 and 450 to RCPT are one sent, one failed, one deferred."""
     script = Script(rcpt=[Say(250), Say(550, "5.1.1 no such user"), Say(450, "4.2.0 later")])
     with SmtpPeer(script) as peer:
-        results = transport(peer).transmit([parcel(ADA, BOB, EVE)])[0].results
+        results = transport(peer).transmit([parcel(ADA, BOB, EVE)], Leave())[0].results
     assert list(results) == [ADA, BOB, EVE]
     assert results[ADA].accepted
     assert results[BOB] == Result(Stage.RCPT, Reply(550, "5.1.1 no such user"))
@@ -57,7 +57,7 @@ def test_without_any_recipient_no_text_is_sent() -> None:
     """SC2: all refused means no DATA, and RSET before the connection serves the next parcel."""
     script = Script(rcpt=[Say(550, "5.1.1 no"), Say(550, "5.1.1 no"), Say(250)])
     with SmtpPeer(script) as peer:
-        first, second = transport(peer).transmit([parcel(ADA, BOB), parcel(EVE)])
+        first, second = transport(peer).transmit([parcel(ADA, BOB), parcel(EVE)], Leave())
     assert {r.stage for r in first.results.values()} == {Stage.RCPT}
     assert second.results[EVE].accepted
     assert peer.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]
@@ -77,7 +77,7 @@ def test_nothing_after_the_answer_changes_it(quit_: Actions) -> None:
 def test_a_connection_closed_with_the_answer_is_a_success() -> None:
     """SC3: 250 and then a drop before QUIT."""
     with SmtpPeer(Script(text=(Say(250, "2.0.0 taken"), Close()))) as peer:
-        results = transport(peer).transmit([parcel(), parcel(id="m2")])
+        results = transport(peer).transmit([parcel(), parcel(id="m2")], Leave())
     assert [r.results[ADA].accepted for r in results] == [True, True]
     assert peer.connections == 2
 
@@ -114,7 +114,7 @@ def test_421_keeps_code_and_words_at_any_stage(stage: str) -> None:
 def test_421_to_one_recipient_is_the_answer_for_all_that_have_none() -> None:
     """SC5: an answer given before stays."""
     with SmtpPeer(Script(rcpt=[Say(250), Say(550, "5.1.1 no"), Say(421, "4.7.0 enough")])) as peer:
-        results = transport(peer).transmit([parcel(ADA, BOB, EVE)])[0].results
+        results = transport(peer).transmit([parcel(ADA, BOB, EVE)], Leave())[0].results
     assert [r.reply.code for r in results.values() if r.reply] == [421, 550, 421]
 
 
@@ -147,14 +147,14 @@ def test_the_lease_is_asked_for_between_354_and_the_text() -> None:
             asked.extend(peer.verbs()[-1:])
             return True
 
-        send_one(peer, parcel(before_text=ask))
+        transport(peer).transmit([parcel()], Leave(ask=ask))
     assert asked == ["DATA"]
 
 
 def test_without_the_lease_no_text_leaves() -> None:
     """RT4: the connection is closed, since 354 leaves no other way; the rest of the batch goes on."""
     with SmtpPeer() as peer:
-        lost, kept = transport(peer).transmit([parcel(before_text=lambda: False), parcel(id="m2")])
+        lost, kept = transport(peer).transmit([parcel(), parcel(id="m2")], Leave("m1"))
     assert lost.results[ADA] == Result(Stage.DATA, problem=LEASE_LOST)
     assert kept.results[ADA].accepted
     assert len(peer.accepted) == 1
@@ -167,7 +167,7 @@ def test_without_the_lease_no_text_leaves() -> None:
 def test_a_batch_shares_one_connection() -> None:
     """SC21: the greeting is paid once, and a completed transaction needs no RSET."""
     with SmtpPeer() as peer:
-        receipts = transport(peer).transmit([parcel(id=str(n)) for n in range(5)])
+        receipts = transport(peer).transmit([parcel(id=str(n)) for n in range(5)], Leave())
     assert all(receipt.results[ADA].accepted for receipt in receipts)
     assert peer.connections == 1
     assert peer.verbs().count("EHLO") == 1
@@ -178,7 +178,7 @@ def test_a_batch_shares_one_connection() -> None:
 def test_a_broken_kept_connection_costs_no_attempt(broken: Actions) -> None:
     """SC21: lost before MAIL was answered, the same parcel goes out over a new connection."""
     with SmtpPeer(Script(mail=[Say(250), broken, Say(250)])) as peer:
-        receipts = transport(peer).transmit([parcel(), parcel(id="m2")])
+        receipts = transport(peer).transmit([parcel(), parcel(id="m2")], Leave())
     assert [r.results[ADA].accepted for r in receipts] == [True, True]
     assert peer.connections == 2
 
@@ -186,7 +186,7 @@ def test_a_broken_kept_connection_costs_no_attempt(broken: Actions) -> None:
 def test_a_kept_connection_is_replaced_once_only() -> None:
     """SC21: a server that drops every MAIL is not called for ever."""
     with SmtpPeer(Script(mail=[Say(250), Close()])) as peer:
-        receipts = transport(peer).transmit([parcel(), parcel(id="m2")])
+        receipts = transport(peer).transmit([parcel(), parcel(id="m2")], Leave())
     assert receipts[1].results[ADA].stage is Stage.MAIL
     assert peer.connections == 2
 
@@ -194,7 +194,7 @@ def test_a_kept_connection_is_replaced_once_only() -> None:
 def test_a_loss_after_mail_was_answered_is_not_repeated() -> None:
     """SC21, SC4: from RCPT on a loss is the parcel's result, also on a kept connection."""
     with SmtpPeer(Script(rcpt=[Say(250), Close()])) as peer:
-        receipts = transport(peer).transmit([parcel(), parcel(id="m2")])
+        receipts = transport(peer).transmit([parcel(), parcel(id="m2")], Leave())
     assert receipts[1].results[ADA].stage is Stage.RCPT
     assert peer.connections == 1
 
@@ -202,7 +202,7 @@ def test_a_loss_after_mail_was_answered_is_not_repeated() -> None:
 def test_a_connection_is_replaced_after_so_many_messages() -> None:
     """SC21: providers limit what one connection may carry."""
     with SmtpPeer() as peer:
-        transport(peer, max_messages=2).transmit([parcel(id=str(n)) for n in range(5)])
+        transport(peer, max_messages=2).transmit([parcel(id=str(n)) for n in range(5)], Leave())
     assert peer.connections == 3
     assert len(peer.accepted) == 5
 
@@ -237,7 +237,9 @@ def test_a_parcel_has_a_time_limit_of_its_own() -> None:
     crowd = tuple(f"u{n}@example.org" for n in range(50))
     with SmtpPeer(Script(rcpt=Drip(b"250 ok\r\n", every=0.01))) as peer:
         started = time.monotonic()
-        results = transport(peer, timeouts=dataclasses.replace(QUICK, parcel=0.5)).transmit([parcel(*crowd)])
+        results = transport(peer, timeouts=dataclasses.replace(QUICK, parcel=0.5)).transmit(
+            [parcel(*crowd)], Leave()
+        )
         taken = time.monotonic() - started
     assert {r.stage for r in results[0].results.values()} == {Stage.RCPT}
     assert taken < 1
@@ -250,7 +252,7 @@ def test_each_parcel_of_a_batch_has_its_own_limit() -> None:
     with SmtpPeer(Script(rcpt=[Say(250), slow])) as peer:
         started = time.monotonic()
         limits = dataclasses.replace(QUICK, parcel=0.5)
-        first, second = transport(peer, timeouts=limits).transmit([parcel(), parcel(*crowd)])
+        first, second = transport(peer, timeouts=limits).transmit([parcel(), parcel(*crowd)], Leave())
         taken = time.monotonic() - started
     assert first.results[ADA].accepted
     assert {r.stage for r in second.results.values()} == {Stage.RCPT}
@@ -267,7 +269,9 @@ def test_the_answer_to_the_text_is_waited_for_beyond_that() -> None:
 def test_a_silent_server_does_not_hold_up_the_rest_of_a_batch_one_by_one() -> None:
     """RT11, SC7: after one time-out the others are handed back untried."""
     with SmtpPeer(Script(mail=Silence())) as peer:
-        receipts = transport(peer, timeouts=IMPATIENT).transmit([parcel(id=str(n)) for n in range(20)])
+        receipts = transport(peer, timeouts=IMPATIENT).transmit(
+            [parcel(id=str(n)) for n in range(20)], Leave()
+        )
     assert [r.results[ADA].stage for r in receipts] == [Stage.MAIL] + [Stage.CONNECT] * 19
     assert peer.connections == 1
 
@@ -276,7 +280,7 @@ def test_a_server_that_is_not_there_is_called_once_a_batch() -> None:
     """SC7: connection refused is the transport's fault and every parcel's result."""
     with SmtpPeer() as peer:
         pass
-    receipts = transport(peer).transmit([parcel(), parcel(id="m2")])
+    receipts = transport(peer).transmit([parcel(), parcel(id="m2")], Leave())
     assert [r.results[ADA].stage for r in receipts] == [Stage.CONNECT] * 2
     assert "refused" in receipts[0].results[ADA].problem
 
@@ -284,6 +288,6 @@ def test_a_server_that_is_not_there_is_called_once_a_batch() -> None:
 def test_a_name_that_does_not_resolve_is_a_result() -> None:
     """SC7: no exception leaves, the problem names the host."""
     config = SmtpConfig("no-such-host.invalid", 25, security=Security.NONE)
-    result = SmtpTransport(config).transmit([parcel()])[0].results[ADA]
+    result = SmtpTransport(config).transmit([parcel()], Leave())[0].results[ADA]
     assert result.stage is Stage.CONNECT
     assert "no-such-host.invalid" in result.problem

@@ -15,6 +15,7 @@ from mailer.transports.url import Security, SmtpConfig, Timeouts, parse_smtp_url
 from mailer.transports.wire import tls_context
 from tests.authority import Authority
 from tests.peer import Close, Raw, Say, Script, SmtpPeer
+from tests.transports.talking import Leave
 
 QUICK = Timeouts(2, 2, 2, 2, 2, 2, end_of_data=2, quit=0.2, parcel=4)
 PASSWORD = "pä55-Wort/+"
@@ -35,7 +36,7 @@ def good(authority: Authority) -> ssl.SSLContext:
 def send(peer: SmtpPeer, **fields: object) -> Result:
     given = {"host": "127.0.0.1", "port": peer.port, "timeouts": QUICK, **fields}
     transport = SmtpTransport(SmtpConfig(**given))  # type: ignore[arg-type]
-    return transport.transmit([PARCEL])[0].results["ada@example.org"]
+    return transport.transmit([PARCEL], Leave())[0].results["ada@example.org"]
 
 
 SIGNED_IN = {"username": "app", "password": PASSWORD}
@@ -160,7 +161,7 @@ def test_a_wrong_password_is_the_transports_fault(authority: Authority, good: ss
         config = SmtpConfig(
             "127.0.0.1", peer.port, "app", "guessed", ca_file=authority.ca_file, timeouts=QUICK
         )
-        receipts = SmtpTransport(config).transmit([PARCEL] * 3)
+        receipts = SmtpTransport(config).transmit([PARCEL] * 3, Leave())
     results = [receipt.results["ada@example.org"] for receipt in receipts]
     assert results == [Result(Stage.AUTH, Reply(535, "5.7.8 wrong password"))] * 3
     assert peer.verbs().count("AUTH") == 1
@@ -185,7 +186,7 @@ def test_the_password_is_nowhere_to_be_read(
             "127.0.0.1", peer.port, "app", PASSWORD, ca_file=authority.ca_file, timeouts=QUICK
         )
         transport = SmtpTransport(config)
-        receipts = transport.transmit([PARCEL])
+        receipts = transport.transmit([PARCEL], Leave())
     seen = f"{receipts} {transport!r} {vars(transport)} {config!r} {caplog.text}"
     assert PASSWORD not in seen
     assert encoded not in seen

@@ -14,7 +14,7 @@ from mailer.transports.url import Security, SmtpConfig
 from mailer.transports.wire import tls_context
 from tests.authority import Authority
 from tests.peer import Actions, Close, Endless, Raw, Say, Script, SmtpPeer
-from tests.transports.talking import ADA, DATA, parcel, send_one, transport
+from tests.transports.talking import ADA, DATA, Leave, parcel, send_one, transport
 
 # Replies
 
@@ -107,7 +107,7 @@ def test_the_size_is_announced() -> None:
 def test_what_is_too_large_is_not_transferred() -> None:
     """SC14: it fails for good before MAIL, and the connection serves the next parcel."""
     with SmtpPeer(Script(extensions=[f"SIZE {len(DATA)}"])) as peer:
-        large, small = transport(peer).transmit([parcel(data=DATA + b"x\r\n"), parcel(id="m2")])
+        large, small = transport(peer).transmit([parcel(data=DATA + b"x\r\n"), parcel(id="m2")], Leave())
     reply = large.results[ADA].reply
     assert reply is not None
     assert (large.results[ADA].stage, reply.code, reply.enhanced) == (Stage.MAIL, 552, "5.3.4")
@@ -125,7 +125,7 @@ def test_a_size_without_a_limit_limits_nothing(size: str) -> None:
 def test_a_non_ascii_local_part_travels_with_smtputf8() -> None:
     """SC15: where offered, as UTF-8 and unencoded. RFC 6531 section 3"""
     with SmtpPeer() as peer:
-        first, second = transport(peer).transmit([parcel("jörg@example.org"), parcel(ADA)])
+        first, second = transport(peer).transmit([parcel("jörg@example.org"), parcel(ADA)], Leave())
     assert first.results["jörg@example.org"].accepted
     assert peer.accepted[0].recipients == ("jörg@example.org",)
     assert "SMTPUTF8" in peer.accepted[0].options
@@ -136,7 +136,7 @@ def test_a_non_ascii_local_part_travels_with_smtputf8() -> None:
 def test_without_smtputf8_such_a_recipient_fails_and_the_others_do_not() -> None:
     """SC15: 553 5.6.7 in our own words; the address never reaches the wire."""
     with SmtpPeer(Script(extensions=[])) as peer:
-        results = transport(peer).transmit([parcel("jörg@example.org", ADA)])[0].results
+        results = transport(peer).transmit([parcel("jörg@example.org", ADA)], Leave())[0].results
     reply = results["jörg@example.org"].reply
     assert reply is not None
     assert (reply.code, reply.enhanced) == (553, "5.6.7")
@@ -170,7 +170,7 @@ def test_octets_over_127_need_8bitmime() -> None:
 def test_an_address_that_leaves_its_brackets_is_refused_here(address: str) -> None:
     """IN1, IN5: addresses are checked long before; this is the last door."""
     with SmtpPeer() as peer:
-        results = transport(peer).transmit([parcel(address, ADA)])[0].results
+        results = transport(peer).transmit([parcel(address, ADA)], Leave())[0].results
     reply = results[address].reply
     assert reply is not None
     assert (reply.code, reply.enhanced) == (553, "5.1.3")
@@ -183,11 +183,14 @@ def test_an_address_that_leaves_its_brackets_is_refused_here(address: str) -> No
 def test_a_mistake_of_ours_is_a_result_too() -> None:
     """The contract: nothing leaves ``transmit`` as an exception, and no text leaves after a mistake."""
 
-    def broken() -> bool:
-        raise ZeroDivisionError("a secret")
+    asked = iter(["a secret"])
+
+    def broken_once() -> None:
+        for secret in asked:
+            raise ZeroDivisionError(secret)
 
     with SmtpPeer() as peer:
-        failed, good = transport(peer).transmit([parcel(before_text=broken), parcel(id="m2")])
+        failed, good = transport(peer).transmit([parcel(), parcel(id="m2")], Leave(ask=broken_once))
     assert failed.results[ADA] == Result(Stage.DATA, problem="internal error: ZeroDivisionError")
     assert good.results[ADA].accepted
     assert len(peer.accepted) == 1

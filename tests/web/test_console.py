@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from mailer import Attachment, Secret, delivery
-from mailer.leases import Lease
+from mailer.job import Lease
+from mailer.ledger import StoreLedger
 from mailer.operators import Role
 from mailer.states import State
 from mailer.store import deliveries as delivery_rows
@@ -155,7 +156,8 @@ def say(console: Console, id_: str, reply: str) -> None:
     lease, now = Lease("t" * 32, timedelta(seconds=60)), services.now()
     with services.store.begin() as connection:
         claimed = delivery_rows.claim(connection, id_, lease.token, now, lease.duration)
-    delivery.render(services, lease, claimed)
+    jobs = delivery.jobs_of(claimed)
+    delivery.prepare(services, lease, jobs, StoreLedger(services, lease, jobs))
     data = {
         "recipient": claimed[0].recipient,
         "attempt": 1,
@@ -336,9 +338,8 @@ class Answering:
     def __init__(self, result: Result) -> None:
         self.result = result
 
-    def transmit(self, batch):
-        for parcel in batch:
-            parcel.before_text()
+    def transmit(self, batch, ledger):
+        ledger.update((), batch)
         return [Receipt(self.name, dict.fromkeys(parcel.recipients, self.result)) for parcel in batch]
 
     def close(self) -> None:
