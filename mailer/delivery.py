@@ -121,7 +121,8 @@ def _composed(services: Services, job: Job, row: Mapping[str, Any], ledger: Stor
     """Fill in the job; answer its mail if it is new, None if it was composed before or cannot be."""
     try:
         message = message_from(*message_rows.content_of(row, services.store.sealer))
-        job.sender, job.accepted_at = message.sender.addr_spec, row["created_at"]
+        job.sender, job.lane = message.sender.addr_spec, row["lane"]
+        job.accepted_at = row["created_at"]
         job.data = message_rows.rendered_of(row, services.store.sealer) or b""
         return None if job.data else compose(services, message, row)
     except ConfigError as exc:
@@ -152,7 +153,7 @@ def _freeze(services: Services, lease: Lease, jobs: Sequence[Job], fresh: Mappin
 def transmit(services: Services, jobs: Sequence[Job], ledger: StoreLedger) -> None:
     """Hand the batch to the transport, which tells the ledger what becomes of each message."""
     parcels = [
-        Parcel(job.message, job.sender, tuple(c.recipient for c in job.claimed), job.data)
+        Parcel(job.message, job.sender, tuple(c.recipient for c in job.claimed), job.data, job.lane)
         for job in jobs
         if job.data
     ]

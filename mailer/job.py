@@ -28,6 +28,7 @@ class Job:
     claimed: list[Claimed]
     accepted_at: datetime | None = None
     sender: str = ""
+    lane: str = "default"
     data: bytes = b""
     expired: bool = False
     marked: bool = False

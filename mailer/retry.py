@@ -42,6 +42,9 @@ LEASE_LOST = "lease lost"
 OUTCOME_UNKNOWN = "outcome_unknown"
 """The ``reason`` of a `Verdict` on a text that went out and was not answered: there may be a copy."""
 
+RESTING, LIMITED = "waiting for a transport", "waiting for a limit"
+"""Begin the ``problem`` of a `Result` with ``wait_seconds``: it was not tried, and costs no try."""
+
 PROTOCOL_ERROR = "protocol error"
 """Begins the ``problem`` of a `Result` where the server's answer was not SMTP."""
 
@@ -172,6 +175,9 @@ def judge(
     was read. ``earlier_uncertain`` is how many tries of this delivery ended like that before. A result
     with the problem `LEASE_LOST` must not come here: another worker has the message.
     """
+    if result.wait_seconds is not None:
+        reason = "waiting_for_limit" if result.problem.startswith(LIMITED) else "transport_down"
+        return Verdict(Fate.TRANSPORT_FAULT, result.wait_seconds, reason, Blame.TRANSPORT)
     wait = policy.delay(attempt, random)
     if result.accepted:
         return Verdict(Fate.SENT, None, "accepted")

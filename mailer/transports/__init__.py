@@ -87,13 +87,14 @@ class Parcel:
     """One message on its way: the envelope and the bytes.
 
     ``data`` is the finished message with CRLF line ends, not yet dot-stuffed. ``recipients`` are
-    addr-specs, each of which gets its own `Result`.
+    addr-specs, each of which gets its own `Result`. ``lane`` may decide who carries it.
     """
 
     id: str
     sender: str
     recipients: tuple[str, ...]
     data: bytes
+    lane: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
