@@ -17,6 +17,9 @@ from mailer.secret import ErasedSecret, Secret
 MARKER = "$secret"
 """The only key of the mapping that stands for a `Secret` in stored content."""
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What most values are: asked first, since to ask whether something is a `Mapping` takes ten times as long."""
+
 MAX_DEPTH = 20
 _MAX_INT_BITS = 1_024
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -52,6 +55,8 @@ def storable(text: _Text) -> _Text:
 
 def contains_secret(value: Any) -> bool:
     """Whether a `Secret` stands anywhere in it."""
+    if type(value) in PLAIN:
+        return False
     if isinstance(value, Mapping):
         return any(map(contains_secret, value.values()))
     if isinstance(value, list | tuple):
@@ -63,8 +68,10 @@ def _copied(value: Any, path: _Path) -> Any:
     kind = type(value)
     if kind is str:
         return storable(value)
-    if value is None or kind is bool:
+    if kind is bool or value is None:
         return value
+    if kind is dict and len(path) <= MAX_DEPTH:
+        return _copied_mapping(value, path)
     if isinstance(value, Secret):
         return storable(value)
     if len(path) > MAX_DEPTH:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mailer.address import Address, AddressLike, parse_list
 from mailer.attachment import BLOCKED_TYPES, MAX_ATTACHMENTS, MAX_FILE_BYTES, Attachment, is_blocked
-from mailer.context import MARKER, checked_context, storable
+from mailer.context import MARKER, PLAIN, checked_context, storable
 from mailer.context import contains_secret as contains_secret
 from mailer.errors import InvalidMessage, InvalidTemplate
 from mailer.headers import check_header_name as check_header_name
@@ -173,6 +173,8 @@ def content_of(message: Message) -> tuple[dict[str, Any], dict[str, str]]:
 
     def plain(value: Any) -> Any:
         nonlocal number
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, Secret):
             marker, number = str(number), number + 1
             if not isinstance(value, ErasedSecret):
@@ -219,6 +221,8 @@ def message_from(content: Mapping[str, Any], secrets: Mapping[str, str] | None) 
     values = secrets or {}
 
     def live(value: Any) -> Any:
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, dict):
             if MARKER in value:
                 marker = value[MARKER]

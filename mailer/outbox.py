@@ -16,6 +16,7 @@ from typing import Any
 import uuid_utils
 
 from mailer import store, timing
+from mailer.context import PLAIN
 from mailer.errors import (
     BodyErased,
     IdempotencyConflict,
@@ -94,6 +95,8 @@ def check(services: Services, message: Message) -> None:
 
 
 def _rough_bytes(value: Any) -> int:
+    if type(value) in PLAIN:
+        return len(str(value))
     if isinstance(value, Mapping):
         return sum(map(_rough_bytes, value.values()))
     if isinstance(value, list | tuple):

@@ -27,6 +27,7 @@ from inscriptis.model.html_element import HtmlElement  # type: ignore[import-unt
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping  # type: ignore[import-untyped]
 from jinja2 import Environment, TemplateError, TemplateNotFound
 
+from mailer.context import PLAIN
 from mailer.errors import InvalidMessage, InvalidTemplate, MailerError, RenderError
 from mailer.headers import check_header_text
 from mailer.links import Links, refused_address
@@ -43,6 +44,7 @@ _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _LOCALE_FOLDER = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _MAX_PLANS = 1000
 _INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
+_STYLED = re.compile(r"<(?:style|link)\b", re.IGNORECASE)
 _SELF_NAMED_LINK = re.compile(r"\[([^\[\]\s]+)\]\(\1\)")
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 
@@ -280,6 +282,8 @@ def masked(context: Any) -> Any:
 
 
 def _replaced(value: Any, by: Callable[[Secret], str]) -> Any:
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, Secret):
         return by(value)
     if isinstance(value, Mapping):
@@ -321,7 +325,8 @@ def _finished(folder: str, subject: str, text: str | None, html: str | None) -> 
 
 def _inlined(folder: str, html: str) -> str:
     try:
-        page = _INLINER.inline(html)
+        # A page with its styles in place already stays as it was written; looking costs a hundredth.
+        page = _INLINER.inline(html) if _STYLED.search(html) else html
     except css_inline.InlineError as exc:
         raise RenderError(f"{folder}/body.html: its style sheet cannot be read") from exc
     problem = refused_address(page)

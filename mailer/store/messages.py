@@ -97,6 +97,22 @@ _FREEZE = (
     .where(messages.c.id == sa.bindparam("of_id"))
     .values(rendered=sa.bindparam("mime"), preview=sa.bindparam("masked"), subject=sa.bindparam("shown"))
 )
+_IN_TURN = sa.select(messages.c.id).where(_THESE).order_by(messages.c.id).with_for_update(key_share=True)
+_CARRIES_SECRET = sa.or_(messages.c.secrets.is_not(None), messages.c.preview.is_not(None))
+_IS_OPEN = deliveries.c.state.not_in(sorted(FINAL))
+_STILL_OPEN = sa.exists().where(deliveries.c.message == messages.c.id, _IS_OPEN)
+_NOW = sa.bindparam("now", type_=messages.c.ended_at.type)
+_CLOSE = (
+    sa.update(messages)
+    .where(_THESE, messages.c.ended_at.is_(None), ~_STILL_OPEN)
+    .values(
+        ended_at=_NOW,
+        erased_at=sa.case((_CARRIES_SECRET, _NOW), else_=messages.c.erased_at),
+        secrets=None,
+        rendered=sa.func.coalesce(messages.c.preview, messages.c.rendered),
+        preview=None,
+    )
+)
 _BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at).where(
     messages.c.idempotency_scope == sa.bindparam("scope"),
     messages.c.idempotency_key == sa.bindparam("key"),
@@ -275,23 +291,8 @@ def close_ended(connection: Connection, ids: Collection[str], now: datetime) -> 
     So they go one after the other from here, and the statement that looks begins after the wait.
     """
     if connection.dialect.name == "postgresql":
-        in_turn = sa.select(messages.c.id).where(messages.c.id.in_(ids)).order_by(messages.c.id)
-        connection.execute(in_turn.with_for_update(key_share=True))
-    still_open = sa.exists().where(
-        deliveries.c.message == messages.c.id, deliveries.c.state.not_in(sorted(FINAL))
-    )
-    carries_secret = sa.or_(messages.c.secrets.is_not(None), messages.c.preview.is_not(None))
-    connection.execute(
-        sa.update(messages)
-        .where(messages.c.id.in_(ids), messages.c.ended_at.is_(None), ~still_open)
-        .values(
-            ended_at=now,
-            erased_at=sa.case((carries_secret, now.timestamp()), else_=messages.c.erased_at),
-            secrets=None,
-            rendered=sa.func.coalesce(messages.c.preview, messages.c.rendered),
-            preview=None,
-        )
-    )
+        connection.execute(_IN_TURN, {"ids": list(ids)})
+    connection.execute(_CLOSE, {"ids": list(ids), "now": now})
 
 
 def move(connection: Connection, message: str, send_at: datetime) -> None:

@@ -29,6 +29,7 @@ def in_state(states: frozenset[State]) -> sa.TextClause:
     return sa.text(one_of(f"{deliveries.name}.state", states))
 
 
+_TELL = sa.insert(events)
 CLAIMABLE_NOW = in_state(CLAIMABLE)
 
 
@@ -49,7 +50,7 @@ def tell(
     """Append ``(message, event, data)`` to timelines."""
     if entries:
         rows = [{"message": m, "at": at, "name": name, "data": dict(data)} for m, name, data in entries]
-        connection.execute(sa.insert(events), rows)
+        connection.execute(_TELL, rows)
 
 
 def close(connection: Connection, ids: set[str], now: datetime) -> None:
