@@ -18,7 +18,7 @@ MARKER = "$secret"
 """The only key of the mapping that stands for a `Secret` in stored content."""
 
 PLAIN = frozenset({str, int, float, bool, type(None)})
-"""What most values are: asked first, since to ask whether something is a `Mapping` takes ten times as long."""
+"""What most values are: asked first, since it takes ten times as long to find that it is no `Mapping`."""
 
 MAX_DEPTH = 20
 _MAX_INT_BITS = 1_024

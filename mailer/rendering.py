@@ -44,7 +44,6 @@ _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _LOCALE_FOLDER = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _MAX_PLANS = 1000
 _INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
-_STYLED = re.compile(r"<(?:style|link)\b", re.IGNORECASE)
 _SELF_NAMED_LINK = re.compile(r"\[([^\[\]\s]+)\]\(\1\)")
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 
@@ -325,8 +324,8 @@ def _finished(folder: str, subject: str, text: str | None, html: str | None) -> 
 
 def _inlined(folder: str, html: str) -> str:
     try:
-        # A page with its styles in place already stays as it was written; looking costs a hundredth.
-        page = _INLINER.inline(html) if _STYLED.search(html) else html
+        # A page without a style sheet, too: what `refused_address` reads must have been through a parser.
+        page = _INLINER.inline(html)
     except css_inline.InlineError as exc:
         raise RenderError(f"{folder}/body.html: its style sheet cannot be read") from exc
     problem = refused_address(page)
