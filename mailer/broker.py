@@ -6,8 +6,10 @@ They decide how soon a mail leaves and how a worker behaves when its broker does
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +50,11 @@ CELERY_SETTINGS: dict[str, Any] = {
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
 }
+
+GAP_SECONDS = 0.02
+LINGER_SECONDS = 0.05
+"""A worker that heard a wake-up looks for so long, and longer than `GAP_SECONDS` by any wait between two
+steps: so what is committed within the gap after a wake-up needs none of its own."""
 
 # Redis. Without ack emulation there is no visibility timeout after which a hint runs twice, and no slot
 # that leaks when an acknowledgement fails; a worker may wait long for a broker that is slow (CE6).
@@ -137,6 +144,7 @@ class Publisher:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._pools: dict[int, ProducerPool] = {}
+        self._told: dict[str, float] = {}
         self.worker_in_process = False
 
     def pool(self) -> ProducerPool:
@@ -167,7 +175,10 @@ class Publisher:
         return ProducerPool(connections=connection.Pool(limit=10), limit=10, Producer=celery.amqp.Producer)
 
     def publish(self, task: Any, wakeups: Sequence[tuple[str, str]]) -> None:
-        """Publish ``(id, queue)`` pairs as wake-ups of ``task``. Raises what the broker's driver raises."""
+        """Publish ``(id, queue)`` pairs as wake-ups of ``task``. Raises what the broker's driver raises.
+
+        One for each queue, and none within `GAP_SECONDS` of another: who heard that one is still looking.
+        """
         if self._celery.conf.task_always_eager:  # a host's tests: delivered here and now
             for id_, queue in wakeups:
                 task.publish(id_, queue=queue)
@@ -175,6 +186,13 @@ class Publisher:
         if is_memory(self._url()) and not self.worker_in_process:
             # A shell beside `mailer dev`: nobody listens in here, but that process sweeps the same store.
             raise NobodyListens("the broker in memory has no worker in this process")
+        now = time.monotonic()
+        needed = {
+            queue: id_ for id_, queue in wakeups if now - self._told.get(queue, -math.inf) >= GAP_SECONDS
+        }
+        if not needed:
+            return
         with self.pool().acquire(block=True, timeout=1) as producer:
-            for id_, queue in wakeups:
+            for queue, id_ in needed.items():
                 task.publish(id_, queue=queue, producer=producer)
+        self._told |= dict.fromkeys(needed, now)  # the time before it: whoever heard it looks later than that

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mailer import delivery
+from mailer.broker import LINGER_SECONDS
 from mailer.lanes import Lane, Turns
 from mailer.services import Services
 from mailer.store import deliveries as rows
@@ -30,7 +31,8 @@ class Drain:
         known = services.settings.lanes
         self._lanes: list[Lane] = [lane for lane in known if lanes is None or lane.name in lanes]
         self._turns = Turns(self._lanes, at_once)
-        self._suspect = threading.Lock()
+        self._suspect, self._looking = threading.Lock(), threading.Lock()
+        self._look_until = 0.0
         self._pace = BATCH_SECONDS / 10
         self.stopping = False
 
@@ -39,10 +41,36 @@ class Drain:
         """The names of the lanes this worker serves."""
         return [lane.name for lane in self._lanes]
 
-    def run(self, seconds: float = 5) -> tuple[int, str | None]:
+    def attend(self, call_for_help: Callable[[str], object]) -> tuple[int, str | None]:
+        """`run` for a wake-up, and look again until no mail can be there that relied on this wake-up.
+
+        One of the process's threads looks for all of them.
+        """
+        self._look_until = time.monotonic() + LINGER_SECONDS
+        made, more = self.run(call_for_help=call_for_help)
+        while more is None and self._look_until > time.monotonic() and self._looking.acquire(blocking=False):
+            try:
+                found, more = self._look(call_for_help)
+            finally:
+                self._looking.release()
+            made += found
+        return made, more
+
+    def _look(self, call_for_help: Callable[[str], object]) -> tuple[int, str | None]:
+        made, more = 0, None
+        while more is None and (left := self._look_until - time.monotonic()) > 0:
+            time.sleep(min(left, LINGER_SECONDS / 2))
+            found, more = self.run(call_for_help=call_for_help)
+            made += found
+        return made, more
+
+    def run(
+        self, seconds: float = 5, call_for_help: Callable[[str], object] | None = None
+    ) -> tuple[int, str | None]:
         """Attempt what is due, for about so long; answer how many deliveries, and a lane that has more.
 
-        None for the lane: nothing is left, or others of this process are at it.
+        None for the lane: nothing is left, or others of this process are at it. ``call_for_help`` is called
+        once, with a lane that has more than one batch.
         """
         made, idle, until = 0, set[str](), time.monotonic() + seconds
         while True:
@@ -53,10 +81,13 @@ class Drain:
             if lane is None:
                 return made, None
             try:
-                attempted = self._round(lane)
+                attempted, size = self._round(lane)
             finally:
                 self._turns.give_back(lane)
             made += attempted
+            if attempted >= size and call_for_help is not None:
+                call_for_help(lane)
+                call_for_help = None
             if not attempted:  # another worker was quicker, or only suspects are left and one is at work
                 idle.add(lane)
 
@@ -66,8 +97,11 @@ class Drain:
         with services.store.read() as connection:
             return rows.waiting(connection, self.lanes, services.now())
 
-    def _round(self, lane: str) -> int:
-        """One batch, or one suspect: of those a process has only one in hand at a time."""
+    def _round(self, lane: str) -> tuple[int, int]:
+        """One batch, or one suspect: of those a process has only one in hand at a time.
+
+        Answers how many deliveries that was, and how many it could have been.
+        """
         began = time.monotonic()
         size = max(1, min(MOST, int(BATCH_SECONDS / self._pace)))
         may_be_suspect = self._suspect.acquire(blocking=False)
@@ -78,4 +112,4 @@ class Drain:
                 self._suspect.release()
         if made:
             self._pace += ((time.monotonic() - began) / made - self._pace) / 2
-        return made
+        return made, size

@@ -205,11 +205,15 @@ class SendEmail(Task):  # type: ignore[misc]
 
     def serve(self, id_: str) -> None:
         """Attempt what is due in this application; if more is left than this task may do, wake another."""
+
+        def wake(lane: str) -> bool:
+            return outbox.wake(self.services, [Wakeup(id_, lane)])
+
         with self.services.app_context():
             self.services.policy = self.policy()
-            made, more = self.drain.run()
-            while more and not self.drain.stopping and not outbox.wake(self.services, [Wakeup(id_, more)]):
-                more = self.drain.run()[1]
+            made, more = self.drain.attend(wake)
+            while more and not wake(more) and not self.drain.stopping:
+                more = self.drain.attend(wake)[1]
         if not made:
             log.debug("wakeup.idle", message=id_)
 

@@ -186,7 +186,7 @@ def recording(app: flask.Flask) -> Iterator[Outbox]:
 
     def deliver_at_once(wakeups: Any) -> None:
         for wakeup in wakeups:
-            task.run(*json.loads(json.dumps([wakeup.message])))
+            task.deliver(*json.loads(json.dumps([wakeup.message])))
 
     outbox = Outbox()
     kept = services.transport, services.publish
