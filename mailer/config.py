@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         description="Where mail leaves: smtp://user:password@host:587?starttls=required, smtps://…. "
         "Unset: Flask-Mail's MAIL_* keys, or else the embedded inbox.",
     )
+    transports: SecretStr | None = Field(
+        None,
+        description="Several of them instead, each with a name: ses=smtp://…?weight=3&rate=14 "
+        "postmark=smtps://…, with spaces between.",
+    )
 
     # Identity
     base_url: Annotated[str, AfterValidator(_http_base)] = Field(

@@ -68,7 +68,7 @@ def run(echo: Callable[[str], None]) -> None:
 
 def _pointing_at(inbox: Inbox, settings: Settings) -> dict[str, Any]:
     """Mail goes to the inbox, unless somebody said where to."""
-    if settings.smtp_url is not None:
+    if settings.smtp_url is not None or settings.transports is not None:
         return {}
     return {"MAILER_SMTP_URL": f"smtp://127.0.0.1:{inbox.smtp_port}"}
 

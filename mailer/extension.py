@@ -17,6 +17,7 @@ from mailer.broker import Publisher, Queues, adopt_celery, build_celery
 from mailer.config import Settings
 from mailer.drain import Drain
 from mailer.errors import ConfigError
+from mailer.providers import transport_for
 from mailer.rendering import Templates
 from mailer.retry import RetryPolicy
 from mailer.sealing import Sealer
@@ -27,7 +28,6 @@ from mailer.store.engine import close_with
 from mailer.store.joining import bind_of, engine_beside
 from mailer.sweeper import Sweeper
 from mailer.tasks import SendEmail, register
-from mailer.transports.factory import transport_for
 
 KEY = "mailer"
 """The key in ``app.extensions``."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from mailer.config import NEW_KEY
 from mailer.doctor.findings import Finding, Patient, error, ok, warning
+from mailer.providers import ways_of
+from mailer.transports import Transport
 from mailer.transports.local import LocalTransport
 from mailer.transports.url import Security, SmtpConfig, is_loopback
 
@@ -76,12 +78,17 @@ def default_sender(patient: Patient) -> Iterator[Finding]:
 
 def smtp(patient: Patient) -> Iterator[Finding]:
     """The mail server is the one it says it is, and nobody reads the password on the way."""
-    config = getattr(patient.services.transport, "config", None)
+    for way in ways_of(patient.services.transport):
+        yield from _way(way.transport, patient)
+
+
+def _way(transport: Transport, patient: Patient) -> Iterator[Finding]:
+    config = getattr(transport, "config", None)
     if isinstance(config, SmtpConfig):
         yield from _server(config, patient)
-    elif isinstance(patient.services.transport, LocalTransport):
-        name = patient.services.transport.name
-        yield warning("smtp", f"the transport is {name}: nothing is sent", "set MAILER_SMTP_URL=smtp://…")
+    elif isinstance(transport, LocalTransport):
+        found = f"the transport is {transport.name}: nothing is sent"
+        yield warning("smtp", found, "set MAILER_SMTP_URL=smtp://…")
     else:
         yield ok("smtp", "a transport of the application's own")
 
@@ -99,8 +106,13 @@ def _server(config: SmtpConfig, patient: Patient) -> Iterator[Finding]:
     elif far and clear:
         found = f"{config.name}: mails may travel without TLS"
         yield warning("smtp_tls", found, "use starttls=required, unless it is in your own network")
-    elif not far and patient.in_production and patient.services.settings.smtp_url is None:
+    elif not far and patient.in_production and not _is_named(patient):
         found = f"{config.name} is used, since no server is named: is it the inbox for trying things out?"
         yield warning("smtp", found, "set MAILER_SMTP_URL")
     elif not (far and unverified):
         yield ok("smtp", f"{config.name}, TLS: {config.security.value}")
+
+
+def _is_named(patient: Patient) -> bool:
+    settings = patient.services.settings
+    return settings.smtp_url is not None or settings.transports is not None

@@ -169,6 +169,8 @@ def _person() -> Any:
 
 def _inbox_url(settings: Settings) -> str | None:
     """The embedded inbox's page, if that is where mail goes."""
+    if settings.transports is not None:
+        return None
     if settings.smtp_url is None:
         local = not flask.current_app.config.get("MAIL_SERVER")
     else:

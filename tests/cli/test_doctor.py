@@ -136,7 +136,7 @@ def test_a_short_key_is_an_error_even_where_settings_refuse_it_first(build):
 def test_a_password_without_tls(build, security):
     """CE4: no URL can ask for it, but a configuration built by hand can."""
     app = build()
-    transport = app.extensions["mailer"].transport
+    transport = app.extensions["mailer"].transport.ways[0].transport
     config = SmtpConfig("smtp.acme.example", username="u", password="p", security=security)
     transport.config = dataclasses.replace(config)
     assert told(app, "smtp_password") == {"smtp_password": "error"}

@@ -1,0 +1,29 @@
+"""The transports of an application, with what all of its workers know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mailer.config import Settings
+from mailer.transports import Transport
+from mailer.transports.factory import ways_for
+from mailer.transports.local import LocalTransport
+from mailer.transports.route import Route
+from mailer.transports.ways import Way
+
+
+def transport_for(settings: Settings, flask_config: Mapping[str, Any]) -> Transport:
+    """What carries the mail of an application. Raises ConfigError naming the setting that is wrong.
+
+    A single transport that cannot fail, such as a folder, stands for itself.
+    """
+    ways = ways_for(settings, flask_config)
+    if len(ways) == 1 and isinstance(ways[0].transport, LocalTransport):
+        return ways[0].transport
+    return Route(ways)
+
+
+def ways_of(transport: Transport) -> tuple[Way, ...]:
+    """The named transports behind one."""
+    return transport.ways if isinstance(transport, Route) else (Way(transport.name, transport),)
