@@ -2,177 +2,255 @@
 
 Reading order is the order on the wire. What has been answered is never unsaid: whatever breaks, the
 attempt knows how far it came and whom it has an answer for.
+
+Where the server offers PIPELINING (RFC 2920), an envelope is one write, and the next one's goes out right
+behind the text of the one before: a round trip a mail. Every reply is matched to its command either way.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import time
 from typing import Protocol
 
-from mailer.retry import LEASE_LOST
-from mailer.transports import Ledger, Parcel, Reply, Result, Stage
+from mailer.transports import Reply, Result, Stage
+from mailer.transports.attempt import Attempt, Command
 from mailer.transports.url import Timeouts
-from mailer.transports.wire import Broken, Wire
+from mailer.transports.wire import CHUNK_BYTES, FOREVER, Answer, Broken, Wire, reply_of
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One parcel in the hands of a connection: how far it came, and the answers so far."""
+class Source(Protocol):
+    """Where the next parcels come from: `mailer.transports.pool.Channel`."""
 
-    parcel: Parcel
-    text: bytes = field(repr=False)
-    ledger: Ledger = field(repr=False)
-    stage: Stage = Stage.CONNECT
-    text_sent: bool = False
-    results: dict[str, Result] = field(default_factory=dict)
-
-    def settle(self, reply: Reply | None = None, problem: str = "") -> None:
-        """Give this result to everyone who has none yet."""
-        for recipient in self.parcel.recipients:
-            self.answer(recipient, reply, problem)
-
-    def answer(self, recipient: str, reply: Reply | None, problem: str = "") -> None:
-        """Give this result to one recipient, unless there is one."""
-        self.results.setdefault(recipient, Result(self.stage, reply, self.text_sent, problem))
-
-
-class Line(Protocol):
-    """An open connection on which commands can be given: `mailer.transports.smtp.Client`."""
-
-    wire: Wire
-    esmtp_features: dict[str, str]
-
-    def ask(self, command: str, seconds: float) -> Reply:
-        """Give a command and read the reply. Raises Broken."""
-
-    def hear(self, seconds: float) -> Reply:
-        """Read a reply. Raises Broken."""
-
-    def parting_words(self) -> Reply | None:
-        """The refusal that a server sent before it closed on us, if there is one."""
-
-    def has_extn(self, opt: str) -> bool:
-        """Whether EHLO announced an extension."""
-
-    def close(self) -> None:
-        """Close without a word."""
+    def following(self) -> Attempt | None:
+        """A parcel that this connection may carry next, None if there is none or it has carried enough."""
 
 
 class Conversation:
-    """The transactions of one connection, one after the other. ``carried`` counts the texts sent."""
+    """The transactions of one connection, one after the other.
 
-    def __init__(self, line: Line, limits: Timeouts) -> None:
-        self._line, self._limits = line, limits
+    ``carried`` counts the texts sent, ``kept`` says whether the connection is older than the attempt, and
+    ``over`` that it is closed. ``current`` and ``following`` are in its hands when it breaks.
+    """
+
+    def __init__(self, wire: Wire, features: dict[str, str], limits: Timeouts, source: Source) -> None:
+        self._wire, self._features, self._limits, self._source = wire, features, limits, source
+        self._pipelining = "pipelining" in features
         self.carried = 0
-        self._used = False
+        self.kept = self.over = False
+        self.current: Attempt | None = None
+        self.following: Attempt | None = None
         self._left_open = False  # a transaction was begun and not ended
 
-    def carry(self, attempt: Attempt) -> None:
-        """Send one message, answering every recipient. Raises Broken with the attempt as far as it came."""
-        attempt.stage = Stage.MAIL
-        self._line.wire.limit(self._limits.parcel)
-        if self._left_open:
-            self._begin_afresh()
-        if (refusal := self._cannot_carry(attempt)) is not None:
-            attempt.settle(refusal)
-            return
-        if self._mail(attempt) and self._rcpt(attempt) and self._data(attempt):
-            self._text(attempt)
-        self._used = True
+    async def carry(self, attempt: Attempt) -> None:
+        """Carry a message, and those that follow it at once. Raises Broken."""
+        self.current = attempt
+        if self._prepare(attempt):
+            self._wire.send(*self._envelope_of(attempt))
+        while self.current is not None:
+            attempt = self.current
+            if not attempt.settled and await self._envelope(attempt) and await self._may_leave(attempt):
+                await self._text(attempt)
+            attempt.settle()
+            self.kept = True
+            self.current, self.following = self.following, None
 
-    def _begin_afresh(self) -> None:
-        # Needed after a refusal only: the answer to the text ends a transaction (RFC 5321 section 4.1.1.4).
-        if self._line.ask("RSET", self._limits.mail).code // 100 != 2:
-            raise Broken("the server refused to start afresh")
-        self._left_open = False
+    async def leave(self) -> None:
+        """Say QUIT. Whatever comes of it changes no result (SC3). Raises Broken."""
+        self._wire.limit(FOREVER)
+        self._wire.send(b"QUIT\r\n", 1)
+        await self._wire.answer(self._limits.quit)
 
-    def _cannot_carry(self, attempt: Attempt) -> Reply | None:
-        limit = self._line.esmtp_features.get("size", "")
-        if limit.isdecimal() and 0 < int(limit[:18]) < len(attempt.text):
-            return Reply(552, f"5.3.4 not sent: {len(attempt.text)} octets, the server takes {limit}")
-        if not attempt.text.isascii() and not self._line.has_extn("8bitmime"):
+    # Before anything is sent
+
+    def _prepare(self, attempt: Attempt) -> bool:
+        """Write down the commands of an envelope. If the server cannot carry it, it is settled: False."""
+        attempt.stage, attempt.began, attempt.predecessors = Stage.MAIL, time.monotonic(), self.carried
+        refusal = self._refusal(attempt)
+        if refusal is None:
+            attempt.commands = [self._mail(attempt), *self._rcpts(attempt), _DATA]
+            if len(attempt.commands) > 2:
+                return True
+        attempt.give(refusal)
+        attempt.settle()
+        return False
+
+    def _refusal(self, attempt: Attempt) -> Reply | None:
+        """The reply of a server that cannot carry it, given in its place."""
+        sender, text, limit = attempt.parcel.sender, attempt.text, self._features.get("size", "")
+        if limit.isdecimal() and 0 < int(limit[:18]) < len(text):
+            return Reply(552, f"5.3.4 not sent: {len(text)} octets, the server takes {limit}")
+        if not text.isascii() and "8bitmime" not in self._features:
             return Reply(554, "5.6.3 not sent: the message has octets over 127, the server takes none")
-        if not _is_mailbox(attempt.parcel.sender):
+        if not _is_mailbox(sender):
             return Reply(553, "5.1.7 not sent: the sender's address cannot be written in a command")
-        if not attempt.parcel.sender.isascii() and not self._line.has_extn("smtputf8"):
+        if not sender.isascii() and "smtputf8" not in self._features:
             return Reply(553, "5.6.7 not sent: the sender's address needs SMTPUTF8, which the server lacks")
         return None
 
-    def _mail(self, attempt: Attempt) -> bool:
+    def _mail(self, attempt: Attempt) -> Command:
         parcel, options = attempt.parcel, ""
-        if self._line.has_extn("size"):
+        if "size" in self._features:
             options += f" SIZE={len(attempt.text)}"
         if not attempt.text.isascii():
             options += " BODY=8BITMIME"
-        if self._line.has_extn("smtputf8") and not (parcel.sender + "".join(parcel.recipients)).isascii():
+        if "smtputf8" in self._features and not (parcel.sender + "".join(parcel.recipients)).isascii():
             options += " SMTPUTF8"
-        self._left_open = True
-        reply = self._line.ask(f"MAIL FROM:<{parcel.sender}>{options}", self._limits.mail)
-        if reply.code == 421 and self._used:
-            raise Broken("the server closed the kept connection")
-        return self._goes_on(attempt, reply, reply.code // 100 == 2)
+        return Command(Stage.MAIL, f"MAIL FROM:<{parcel.sender}>{options}\r\n".encode())
 
-    def _rcpt(self, attempt: Attempt) -> bool:
-        attempt.stage = Stage.RCPT
-        welcome = 0
+    def _rcpts(self, attempt: Attempt) -> list[Command]:
+        commands = []
         for recipient in dict.fromkeys(attempt.parcel.recipients):
-            reply = self._cannot_address(recipient)
-            if reply is None:
-                reply = self._line.ask(f"RCPT TO:<{recipient}>", self._limits.rcpt)
-            if reply.code == 421:
-                return self._goes_on(attempt, reply, False)
-            if reply.code // 100 == 2:  # 251 and 252 too (RFC 5321 section 3.5.3)
-                welcome += 1
+            refusal = self._cannot_address(recipient)
+            if refusal is None:
+                commands.append(Command(Stage.RCPT, f"RCPT TO:<{recipient}>\r\n".encode(), recipient))
             else:
-                attempt.answer(recipient, reply)
-        return welcome > 0
+                attempt.results[recipient] = Result(Stage.RCPT, refusal)
+        return commands
 
     def _cannot_address(self, recipient: str) -> Reply | None:
         if not recipient or not _is_mailbox(recipient):
             return Reply(553, "5.1.3 not sent: the address cannot be written in a command")
-        if not recipient.isascii() and not self._line.has_extn("smtputf8"):
+        if not recipient.isascii() and "smtputf8" not in self._features:
             return Reply(553, "5.6.7 not sent: the address needs SMTPUTF8, which the server lacks")
         return None
 
-    def _data(self, attempt: Attempt) -> bool:
-        attempt.stage = Stage.DATA
-        reply = self._line.ask("DATA", self._limits.data)
-        if not self._goes_on(attempt, reply, reply.code == 354):
+    # The envelope
+
+    def _envelope_of(self, attempt: Attempt) -> tuple[bytes, int]:
+        """What of an envelope is sent at once, and how many replies it is owed."""
+        if self._left_open:
+            # Needed after a refusal only: the answer to the text ends a transaction (RFC 5321, 4.1.1.4).
+            attempt.commands.insert(0, _RSET)
+        self._left_open = True
+        at_once = attempt.commands[: self._at_once(attempt)]
+        return b"".join([command.line for command in at_once]), len(at_once)
+
+    def _at_once(self, attempt: Attempt) -> int:
+        return len(attempt.commands) if self._pipelining else 1
+
+    async def _envelope(self, attempt: Attempt) -> bool:
+        """Hear the answers to the commands, up to 354; answer whether the text is wanted."""
+        self._wire.limit(self._limits.parcel)
+        refused, welcome = False, 0
+        for number, command in enumerate(attempt.commands):
+            if number >= self._at_once(attempt):
+                if refused or (command is _DATA and not welcome):
+                    return False
+                self._wire.send(command.line, 1)
+            if not refused:
+                attempt.stage = command.stage
+            answer = await self._wire.answer(self._seconds(command.stage))
+            attempt.answers.append(answer)
+            if command is _DATA:
+                return await self._data(attempt, answer, welcome, refused)
+            good = answer.code // 100 == 2  # 251 and 252 too (RFC 5321 section 3.5.3)
+            if command.stage is Stage.RCPT:
+                welcome += good
+            if good:
+                continue
+            if command is _RSET:
+                raise Broken("the server refused to start afresh")
+            if self._ends(attempt, command, answer):
+                return False
+            refused = refused or command.stage is Stage.MAIL
+        return False
+
+    def _ends(self, attempt: Attempt, command: Command, answer: Answer) -> bool:
+        """Note a refusal; answer whether it is the end of the conversation."""
+        # After 421 the server closes (RFC 5321 section 3.8); after 1xx, 2xx or 3xx in the wrong place
+        # nobody knows where the conversation stands.
+        ends = answer.code == 421 or answer.code < 400
+        if answer.code == 421 and command.stage is Stage.MAIL and self.kept:
+            raise Broken("the server closed the kept connection")
+        if ends or command.stage is not Stage.RCPT:
+            attempt.give(reply_of(answer))
+        else:
+            attempt.answer(command.recipient, reply_of(answer))
+        if ends:
+            self.close()
+        return ends
+
+    async def _data(self, attempt: Attempt, answer: Answer, welcome: int, refused: bool) -> bool:
+        if answer.code != 354:
+            self._ends(attempt, _DATA, answer)
             return False
-        if attempt.parcel.id not in attempt.ledger.update((), (attempt.parcel,)):
-            self._line.close()  # the only way out of 354 that sends nothing
-            attempt.settle(problem=LEASE_LOST)
+        if welcome and not refused:
+            return True
+        attempt.settle()
+        if welcome:
+            self.close()  # the text must not go out, and without it nothing else can
+        else:
+            # Nobody is to get it, and yet it is asked for: a lone dot is the way out (RFC 2920 section 3.1).
+            self._wire.send(b".\r\n", 1)
+            if (await self._wire.answer(self._limits.end_of_data)).code == 421:
+                self.close()
+            self._left_open = False
+        return False
+
+    def _seconds(self, stage: Stage) -> float:
+        if stage is Stage.DATA:
+            return self._limits.data
+        return self._limits.rcpt if stage is Stage.RCPT else self._limits.mail
+
+    # The text
+
+    async def _may_leave(self, attempt: Attempt) -> bool:
+        self._wire.check()
+        attempt.ask_to_leave(self._wire.wake)
+        self._wire.limit(FOREVER)  # whoever is asked is not the server
+        await self._wire.wait(lambda: attempt.may_leave is not None, FOREVER)
+        if not attempt.may_leave:
+            self.close()  # the only way out of 354 that sends nothing
+            attempt.give(problem=attempt.why_not)
             return False
         return True
 
-    def _text(self, attempt: Attempt) -> None:
+    async def _text(self, attempt: Attempt) -> None:
+        stuffed = _dot_stuffed(attempt.text)
+        self._wire.check()
         attempt.stage, attempt.text_sent = Stage.TEXT, True
-        reply = self._send_text(attempt.text)
-        self._left_open = False
+        cut_short = not await self._send_text(stuffed)
+        answer = await self._wire.answer(self._limits.end_of_data)
+        if cut_short and answer.code < 400:
+            self._wire.fail("the server answered before it had the whole text")
+        attempt.answers.append(answer)
+        attempt.give(reply_of(answer))
         self.carried += 1
-        self._goes_on(attempt, reply, False)
+        if cut_short or answer.code == 421 or answer.code // 100 not in (2, 4, 5):
+            self.close()
+            if self.following is not None:
+                self._wire.check()
 
-    def _send_text(self, text: bytes) -> Reply:
-        try:
-            self._line.wire.send(_dot_stuffed(text), self._limits.block)
-        except Broken:
-            reply = self._line.parting_words()
-            if reply is None:
-                raise
-            return reply
-        self._line.wire.limit(float("inf"))  # the answer has a limit of its own; see Timeouts
-        return self._line.hear(self._limits.end_of_data)
+    async def _send_text(self, stuffed: bytes) -> bool:
+        """Write the text, and the envelope of the next message behind it; False if it was cut short."""
+        self._wire.owe(1)
+        if len(stuffed) > CHUNK_BYTES:
+            self._wire.limit(self._limits.parcel)
+            if not await self._wire.send_all(stuffed, self._limits.block):
+                return False
+            self._wire.limit(FOREVER)  # the answer has a limit of its own; see Timeouts
+            stuffed = b""
+        self._left_open = False
+        behind, replies = self._envelope_behind()
+        self._wire.send(stuffed + behind, replies)
+        return True
 
-    def _goes_on(self, attempt: Attempt, reply: Reply, wanted: bool) -> bool:
-        """Whether the reply is the wanted one; if not, it is the answer for all who have none yet."""
-        if not wanted:
-            attempt.settle(reply)
-            # After 421 the server closes (RFC 5321 section 3.8); after 1xx, 2xx or 3xx in the wrong place
-            # nobody knows where the conversation stands.
-            if reply.code == 421 or (attempt.stage is not Stage.TEXT and reply.code < 400):
-                self._line.close()
-        return wanted
+    def _envelope_behind(self) -> tuple[bytes, int]:
+        while self._pipelining and (attempt := self._source.following()) is not None:
+            if self._prepare(attempt):
+                self.following = attempt
+                return self._envelope_of(attempt)
+        return b"", 0
+
+    def close(self) -> None:
+        """Close without a word."""
+        self.over = True
+        self._wire.close()
+
+
+_RSET = Command(Stage.MAIL, b"RSET\r\n")
+_DATA = Command(Stage.DATA, b"DATA\r\n")
 
 
 def canonical(data: bytes) -> bytes:
@@ -195,6 +273,6 @@ _MAILBOX = re.compile(
 
 
 def _is_mailbox(address: str) -> bool:
-    if re.search("[\ud800-\udfff]", address):
+    if not address.isascii() and re.search("[\ud800-\udfff]", address):
         return False
     return not address or (len(address) <= 320 and _MAILBOX.fullmatch(address) is not None)

@@ -61,7 +61,8 @@ class SmtpConfig:
     ``ca_file`` replaces the system's certificate authorities. ``local_hostname`` is the name given to
     EHLO; None takes the machine's, which inside a container is seldom one that resolves.
     ``plain_auth_loopback`` allows credentials without TLS, to a loopback address only.
-    ``max_messages`` is how many one connection carries before it is replaced.
+    ``connections`` is how many a process opens at most. One is replaced after ``max_messages`` or ``max_age``
+    seconds, and given back when it had nothing to carry for ``idle`` seconds.
     """
 
     host: str
@@ -73,7 +74,10 @@ class SmtpConfig:
     ca_file: str | None = None
     local_hostname: str | None = None
     plain_auth_loopback: bool = False
+    connections: int = 20
     max_messages: int = 100
+    max_age: float = 300
+    idle: float = 30
     timeouts: Timeouts = Timeouts()
 
     @property
@@ -113,7 +117,8 @@ def parse_smtp_url(url: str, setting: str = "MAILER_SMTP_URL") -> SmtpConfig:
     * ``name=mail.example.com`` is said in EHLO.
     * ``timeout=30`` limits each wait, in seconds, but the one for the answer to the text;
       ``connect_timeout=``, ``end_of_data_timeout=`` and so on set one field of `Timeouts`.
-    * ``max_messages=100`` a connection.
+    * ``connections=20`` at most in each process; ``max_messages=100`` and ``max_age=300`` seconds for each of
+      them, and ``idle=30`` seconds with nothing to carry.
     * ``allow_plain_auth_loopback=1`` allows credentials without TLS to a loopback address.
     """
     parts = _split(url, setting)
@@ -129,7 +134,10 @@ def parse_smtp_url(url: str, setting: str = "MAILER_SMTP_URL") -> SmtpConfig:
         ca_file=options.pop("ca_file", None),
         local_hostname=_ehlo_name(options.pop("name", None), setting),
         plain_auth_loopback=_switch(options, "allow_plain_auth_loopback", False, setting),
+        connections=_count(options.pop("connections", 20), "connections", setting),
         max_messages=_count(options.pop("max_messages", 100), "max_messages", setting),
+        max_age=_number(options.pop("max_age", 300), "max_age", setting),
+        idle=_number(options.pop("idle", 30), "idle", setting),
         timeouts=_timeouts(options, setting),
     )
     config = dataclasses.replace(config, security=_security(options, config, implicit, setting))
@@ -140,7 +148,8 @@ def parse_smtp_url(url: str, setting: str = "MAILER_SMTP_URL") -> SmtpConfig:
 
 
 _OPTION_NAMES = ", ".join(
-    ["starttls", "verify", "ca_file", "name", "max_messages", "allow_plain_auth_loopback", "timeout"]
+    ["starttls", "verify", "ca_file", "name", "connections", "max_messages", "max_age", "idle"]
+    + ["allow_plain_auth_loopback", "timeout"]
     + [f"{f.name}_timeout" for f in dataclasses.fields(Timeouts)]
 )
 

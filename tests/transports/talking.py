@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from mailer.transports import Parcel, Receipt, Result
@@ -21,7 +22,7 @@ def parcel(*recipients: str, **fields: object) -> Parcel:
 
 
 def transport(peer: SmtpPeer, **fields: object) -> SmtpTransport:
-    given = {"security": Security.NONE, "timeouts": QUICK, **fields}
+    given = {"security": Security.NONE, "timeouts": QUICK, "connections": 1, **fields}
     return SmtpTransport(SmtpConfig("127.0.0.1", peer.port, **given))  # type: ignore[arg-type]
 
 
@@ -42,4 +43,10 @@ class Leave:
 def send_one(peer: SmtpPeer, one: Parcel | None = None, **fields: object) -> Result:
     """The result for the first recipient of one parcel."""
     one = one or parcel()
-    return transport(peer, **fields).transmit([one], Leave())[0].results[one.recipients[0]]
+    return send_all(peer, [one], **fields)[0].results[one.recipients[0]]
+
+
+def send_all(peer: SmtpPeer, batch: Sequence[Parcel], **fields: object) -> list[Receipt]:
+    """The receipts of a batch, over connections that are left then."""
+    with contextlib.closing(transport(peer, **fields)) as carrier:
+        return carrier.transmit(batch, Leave())

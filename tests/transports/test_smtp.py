@@ -12,7 +12,19 @@ from mailer.transports import Reply, Result, Stage
 from mailer.transports.smtp import SmtpTransport
 from mailer.transports.url import Security, SmtpConfig, Timeouts
 from tests.peer import Actions, Close, Drip, Raw, Say, Script, Silence, SmtpPeer, Take
-from tests.transports.talking import ADA, BOB, DATA, EVE, IMPATIENT, QUICK, Leave, parcel, send_one, transport
+from tests.transports.talking import (
+    ADA,
+    BOB,
+    DATA,
+    EVE,
+    IMPATIENT,
+    QUICK,
+    Leave,
+    parcel,
+    send_all,
+    send_one,
+    transport,
+)
 
 # Results
 
@@ -57,7 +69,7 @@ def test_without_any_recipient_no_text_is_sent() -> None:
     """SC2: all refused means no DATA, and RSET before the connection serves the next parcel."""
     script = Script(rcpt=[Say(550, "5.1.1 no"), Say(550, "5.1.1 no"), Say(250)])
     with SmtpPeer(script) as peer:
-        first, second = transport(peer).transmit([parcel(ADA, BOB), parcel(EVE)], Leave())
+        first, second = send_all(peer, [parcel(ADA, BOB), parcel(EVE)])
     assert {r.stage for r in first.results.values()} == {Stage.RCPT}
     assert second.results[EVE].accepted
     assert peer.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]

@@ -11,8 +11,8 @@ import pytest
 
 from mailer.transports import Parcel, Reply, Result, Stage
 from mailer.transports.smtp import SmtpTransport
+from mailer.transports.tls import tls_context
 from mailer.transports.url import Security, SmtpConfig, Timeouts, parse_smtp_url
-from mailer.transports.wire import tls_context
 from tests.authority import Authority
 from tests.peer import Close, Raw, Say, Script, SmtpPeer
 from tests.transports.talking import Leave

@@ -10,11 +10,11 @@ from mailer.errors import ConfigError
 from mailer.retry import PROTOCOL_ERROR
 from mailer.transports import Result, Stage
 from mailer.transports.smtp import SmtpTransport
+from mailer.transports.tls import tls_context
 from mailer.transports.url import Security, SmtpConfig
-from mailer.transports.wire import tls_context
 from tests.authority import Authority
 from tests.peer import Actions, Close, Endless, Raw, Say, Script, SmtpPeer
-from tests.transports.talking import ADA, DATA, Leave, parcel, send_one, transport
+from tests.transports.talking import ADA, DATA, Leave, parcel, send_all, send_one, transport
 
 # Replies
 
@@ -86,7 +86,7 @@ def test_the_configured_name_is_said_in_ehlo() -> None:
     """SC13: not the container's name."""
     with SmtpPeer() as peer:
         send_one(peer, local_hostname="mail.acme.example")
-    assert peer.commands[0].split() == ["ehlo", "mail.acme.example"]
+    assert peer.commands[0].split() == ["EHLO", "mail.acme.example"]
 
 
 def test_helo_is_said_where_ehlo_is_not_understood() -> None:
@@ -107,7 +107,7 @@ def test_the_size_is_announced() -> None:
 def test_what_is_too_large_is_not_transferred() -> None:
     """SC14: it fails for good before MAIL, and the connection serves the next parcel."""
     with SmtpPeer(Script(extensions=[f"SIZE {len(DATA)}"])) as peer:
-        large, small = transport(peer).transmit([parcel(data=DATA + b"x\r\n"), parcel(id="m2")], Leave())
+        large, small = send_all(peer, [parcel(data=DATA + b"x\r\n"), parcel(id="m2")])
     reply = large.results[ADA].reply
     assert reply is not None
     assert (large.results[ADA].stage, reply.code, reply.enhanced) == (Stage.MAIL, 552, "5.3.4")
