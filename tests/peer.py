@@ -84,6 +84,10 @@ Actions = Action | tuple[Action, ...]
 Stage = Actions | list[Actions]
 
 
+OFFERED = ["8BITMIME", "SMTPUTF8", "SIZE 10485760", "ENHANCEDSTATUSCODES"]
+"""The extensions of a script that names none."""
+
+
 @dataclass
 class Script:
     """What the peer does. A field that is not given behaves well."""
@@ -100,7 +104,7 @@ class Script:
     text: Stage = Say(250, "2.0.0 taken")
     rset: Stage = Say(250, "2.0.0 ok")
     quit: Stage = (Say(221, "2.0.0 bye"), Close())
-    extensions: Sequence[str] = ("8BITMIME", "SMTPUTF8", "SIZE 10485760", "ENHANCEDSTATUSCODES")
+    extensions: Sequence[str] = field(default_factory=lambda: list(OFFERED))
     credentials: tuple[str, str] | None = None  # given: AUTH is offered and MAIL needs it
     mechanisms: str = "PLAIN LOGIN"
     tls: ssl.SSLContext | None = None  # given: STARTTLS is offered
@@ -124,7 +128,11 @@ class _Gone(Exception):
 
 @dataclass
 class SmtpPeer:
-    """Listens on 127.0.0.1 while its ``with`` block runs. ``port`` 0 takes a free one."""
+    """Listens on 127.0.0.1 while its ``with`` block runs. ``port`` 0 takes a free one.
+
+    ``turns`` counts how often it had to wait for what the client says next, having said something itself:
+    the round trips. Each takes ``latency`` seconds more. ``most_at_once`` is how many connections there were.
+    """
 
     script: Script = field(default_factory=Script)
     port: int = 0
@@ -132,12 +140,16 @@ class SmtpPeer:
     accepted: list[Copy] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
+    latency: float = 0.0
+    turns: int = 0
+    most_at_once: int = 0
 
     def __enter__(self) -> SmtpPeer:
         self._used: dict[str, int] = {}
         self._lock = threading.Lock()
         self.stopping = threading.Event()
         self.sockets: list[socket.socket] = []
+        self._open = 0
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
@@ -152,6 +164,23 @@ class SmtpPeer:
         for thread in self._threads:
             thread.join(5)
         self._listener.close()
+
+    def hang_up(self) -> None:
+        """Cut every connection there is, as when the machine loses its power."""
+        for sock in list(self.sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def count_open(self, by: int) -> None:
+        """There is a connection more, or one less."""
+        with self._lock:
+            self._open += by
+            self.most_at_once = max(self.most_at_once, self._open)
+
+    def count_turn(self) -> None:
+        """A round trip more."""
+        with self._lock:
+            self.turns += 1
 
     def verbs(self) -> list[str]:
         """The first words of the commands, in order: ``["EHLO", "MAIL", "RCPT", …]``."""
@@ -199,8 +228,10 @@ class _Talk:
         self.sender = self.options = ""
         self.recipients: list[str] = []
         self.body = b""
+        self.said = False
 
     def run(self) -> None:
+        self.peer.count_open(1)
         try:
             if self.script.implicit_tls:
                 self.start_tls()
@@ -210,6 +241,7 @@ class _Talk:
         except (_Gone, OSError):
             pass
         finally:
+            self.peer.count_open(-1)
             self.sock.close()
 
     def obey(self, line: str) -> None:
@@ -295,6 +327,7 @@ class _Talk:
         return code
 
     def say(self, action: Action) -> None:
+        self.said = True
         if isinstance(action, Say):
             self.sock.sendall(_lines(action))
         elif isinstance(action, Raw):
@@ -340,6 +373,10 @@ class _Talk:
         received = self.sock.recv(65536)
         if not received:
             raise _Gone
+        if self.said:
+            self.said = False
+            self.peer.count_turn()
+            self.peer.stopping.wait(self.peer.latency)
         self.buffer += received
 
 

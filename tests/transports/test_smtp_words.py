@@ -16,6 +16,8 @@ from tests.authority import Authority
 from tests.peer import Actions, Close, Endless, Raw, Say, Script, SmtpPeer
 from tests.transports.talking import ADA, DATA, Leave, parcel, send_all, send_one, transport
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 # Replies
 
 
