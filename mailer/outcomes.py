@@ -67,6 +67,7 @@ def _outcome(services: Services, job: Job, claimed: Claimed, receipt: Receipt, r
         not_before=not_before,
         counts=verdict.fate is not Fate.TRANSPORT_FAULT,
         unknown=verdict.reason == OUTCOME_UNKNOWN,
+        told=result.wait_seconds is None or verdict.fate is Fate.FAILED,
         data=_told(receipt, claimed, result, verdict, not_before),
     )
 
@@ -91,6 +92,7 @@ def _told(
         "reason": verdict.reason,
         "blame": verdict.blame,
         "not_before": not_before.isoformat() if not_before else None,
+        "transcript": list(receipt.transcript) if receipt.transcript and not result.accepted else None,
     }
     return {key: value for key, value in told.items() if value is not None}
 
@@ -120,7 +122,7 @@ def _problem(claimed: Claimed, reason: str, problem: str) -> dict[str, Any]:
 
 def announce(recorded: Sequence[Finish]) -> None:
     """Say it in the log, once it is true."""
-    for outcome in recorded:
+    for outcome in (each for each in recorded if each.told):
         fields = {
             k: outcome.data[k] for k in ("attempt", "transport", "seconds", "stage") if k in outcome.data
         }

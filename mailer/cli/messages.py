@@ -178,8 +178,9 @@ def _show(found: Services, id_: str, json_: bool) -> None:
         lines.append(f"  what it said was erased {message.body_erased_at:%Y-%m-%d %H:%M:%S} UTC")
     lines.append("")
     for event in message.events:
-        told = "  ".join(f"{key}={value}" for key, value in event.data.items())
+        told = "  ".join(f"{key}={value}" for key, value in event.data.items() if key != "transcript")
         lines.append(f"  {event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d}  {event.name:<12} {told}")
+        lines += [f"{'':29}{line}" for line in event.data.get("transcript", ())]
     for line in lines:
         click.echo(escape_controls(line))
 

@@ -45,7 +45,7 @@ class Finish:
     """How one attempt ended. ``not_before`` is due for DEFERRED only.
 
     ``counts`` False gives the attempt back: it ended through no fault of this message. ``unknown`` adds
-    to the tries that may have made a copy.
+    to the tries that may have made a copy. ``told`` False leaves the timeline as it is: nothing was tried.
     """
 
     id: int
@@ -57,6 +57,7 @@ class Finish:
     not_before: datetime | None = None
     counts: bool = True
     unknown: bool = False
+    told: bool = True
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -202,7 +203,7 @@ def finish(connection: Connection, outcomes: Sequence[Finish], token: str, now: 
     recorded = [outcome for outcome in outcomes if outcome.id in held]
     if recorded:
         connection.execute(_FINISH, [_finished(outcome, now) for outcome in recorded])
-        tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded])
+        tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded if o.told])
         close(connection, {o.message for o in recorded if o.state in FINAL}, now)
     return recorded
 

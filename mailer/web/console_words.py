@@ -84,13 +84,17 @@ def explain(delivery: DeliveryView) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the timeline. ``link`` is the id of another message, or None; ``tone`` colours the dot."""
+    """A line of the timeline. ``link`` is the id of another message, or None; ``tone`` colours the dot.
+
+    ``transcript`` is what was said on the connection, or nothing.
+    """
 
     at: datetime
     sentence: str
     detail: str
     tone: str
     link: str | None = None
+    transcript: str = ""
 
 
 Data = Mapping[str, Any]
@@ -158,7 +162,9 @@ def entry(event: EventView) -> Entry:
     say, tone = SENTENCES.get(event.name, (_fallback(event.name), ""))
     known = event.name in SENTENCES
     link = event.data.get(_LINKS.get(event.name, ""))
-    return Entry(event.at, say(event.data), _details(event.data, _TOLD if known else set()), tone, link)
+    details = _details(event.data, _TOLD if known else set())
+    transcript = "\n".join(map(str, event.data.get("transcript", ())))
+    return Entry(event.at, say(event.data), details, tone, link, transcript)
 
 
 def _fallback(name: str) -> Say:
@@ -169,7 +175,7 @@ def _details(data: Data, told: set[str]) -> str:
     """The server's words first, then what the sentence did not say."""
     words = f"{data.get('code') or ''} {data.get('reply') or ''}".strip()
     # How it went is for those who look for it; blame and stage only repeat the reason in other words.
-    hidden = {"code", "reply", "stage", "blame", *told}
+    hidden = {"code", "reply", "stage", "blame", "transcript", *told}
     rest = ", ".join(
         f"{_LABELS.get(k, reason(k))} {_plain(k, v)}" for k, v in data.items() if k not in hidden
     )

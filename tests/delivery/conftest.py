@@ -34,6 +34,7 @@ class ScriptedTransport:
     def __init__(self) -> None:
         self.sent: list[Parcel] = []
         self.answer: Callable[[str], Result] = lambda _: Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
+        self.transcript: tuple[str, ...] = ()
 
     def transmit(self, batch, ledger):
         return [self.carry(parcel, ledger) for parcel in batch]
@@ -45,7 +46,7 @@ class ScriptedTransport:
                 self.sent.append(parcel)
             else:
                 results = {r: Result(Stage.DATA, problem="lease lost") for r in parcel.recipients}
-        receipt = Receipt(self.name, results)
+        receipt = Receipt(self.name, results, transcript=self.transcript)
         ledger.update([(parcel, receipt)], ())
         return receipt
 

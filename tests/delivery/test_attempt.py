@@ -5,18 +5,21 @@ from __future__ import annotations
 import email
 import email.policy
 import logging
+import os
 import uuid
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
-from mailer import Attachment, Secret, SecretErased, StoreError, WrongState, outbox, send_email
-from mailer.delivery import deliver
+from mailer import Attachment, Secret, SecretErased, StoreError, WrongState, delivery, outbox, send_email
+from mailer.delivery import deliver, deliver_due
 from mailer.retry import LEASE_LOST
 from mailer.sealing import Sealer
+from mailer.store import deliveries as rows
 from mailer.store import messages as message_rows
 from mailer.store import queries
-from mailer.transports import Reply, Result, Stage
+from mailer.transports import Receipt, Reply, Result, Stage
 from mailer.worker import work_once
 
 HI = {"subject": "Hi", "text": "Hello"}
@@ -200,7 +203,7 @@ def test_a_lost_lease_sends_and_changes_nothing(services, transport):
 def test_a_transport_that_breaks_its_contract_loses_nothing(services, transport):
     """Whatever a transport raises, the mail is tried again and its lease is not held for ever."""
 
-    def broken(_batch):
+    def broken(_batch, _ledger):
         raise RuntimeError("bug")
 
     transport.transmit = broken
@@ -208,6 +211,96 @@ def test_a_transport_that_breaks_its_contract_loses_nothing(services, transport)
     deliver(services, accepted.id)
     shown = view(services, accepted.id).deliveries[0]
     assert (shown.state, shown.reason) == ("deferred", "connect_failed")
+
+
+def test_what_was_said_is_told_of_those_who_did_not_get_it(services, transport):
+    """Support can see why: the conversation stands beside what failed, and beside nothing else."""
+    transport.transcript = ("C: RCPT TO:<b***@x.test>", "S: 550 5.1.1 who?")
+    transport.answer = lambda who: (
+        Result(Stage.RCPT, Reply(550, "5.1.1 who?"))
+        if who == "b@x.test"
+        else Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
+    )
+    accepted = send_email.delay(to=["a@x.test", "b@x.test"], **HI)
+    deliver(services, accepted.id)
+    events = {event.name: event.data for event in view(services, accepted.id).events}
+    assert events["failed"]["transcript"] == list(transport.transcript)
+    assert "transcript" not in events["sent"]
+
+
+def test_waiting_for_a_limit_costs_no_try_and_is_no_event(services, transport, caplog):
+    """A provider's limit is nobody's fault: the mail is due again when it may go."""
+    limited = Result(Stage.CONNECT, problem="waiting for a limit: 14 a second", wait_seconds=7)
+    transport.answer = lambda _: limited
+    accepted = send_email.delay(to="a@x.test", **HI)
+    with caplog.at_level("INFO", "mailer"):
+        deliver(services, accepted.id)
+    shown = view(services, accepted.id)
+    waiting = shown.deliveries[0]
+    assert (waiting.state, waiting.reason, waiting.attempts) == ("deferred", "waiting_for_limit", 0)
+    assert waiting.not_before - services.now() == pytest.approx(
+        timedelta(seconds=7), abs=timedelta(seconds=2)
+    )
+    assert [event.name for event in shown.events] == ["accepted"]
+    assert "mail.deferred" not in caplog.text
+
+
+def test_a_batch_is_few_transactions(services, transport):
+    """What is asked and answered at the same time is one commit: fifty mails cost as many as ten."""
+
+    def at_once(batch, ledger):
+        leaving = ledger.update((), batch)
+        accepted = Result(Stage.TEXT, Reply(250, "ok"), text_sent=True)
+        assert len(leaving) == len(batch)
+        receipts = [Receipt("grouped", dict.fromkeys(p.recipients, accepted)) for p in batch]
+        ledger.update(list(zip(batch, receipts, strict=True)), ())
+        return receipts
+
+    transport.transmit = at_once
+    ids = [send_email.delay(to=f"p{n}@x.test", **HI).id for n in range(60)]
+    commits = []
+    sa.event.listen(services.store.engine, "commit", lambda _: commits.append(1))
+    counts = []
+    for size in (10, 50):
+        commits.clear()
+        assert deliver_due(services, "default", size) == size
+        counts.append(len(commits))
+    assert counts[0] == counts[1] <= 8
+    assert {state_of(services, id_) for id_ in ids} == {"sent"}
+
+
+def test_large_mails_of_a_batch_are_in_memory_one_after_the_other(services, transport, monkeypatch):
+    """Two hundred mails with large files must not be read at once."""
+    monkeypatch.setattr(delivery, "MOST_OCTETS", 40_000)
+    batches, real = [], transport.transmit
+    transport.transmit = lambda batch, ledger: (batches.append(len(batch)), real(batch, ledger))[1]
+    for _ in range(3):
+        file = Attachment("noise.bin", os.urandom(30_000), "application/octet-stream")
+        send_email.delay(to="a@x.test", attachments=[file], **HI)
+    assert deliver_due(services, "default", 10) == 3
+    assert (batches, len(transport.sent)) == ([1, 1, 1], 3)
+
+
+def test_what_was_answered_is_kept_until_the_store_is_back(services, transport, monkeypatch):
+    """A 250 is worth waiting for: it is recorded once the store is back, and nothing is sent twice."""
+    accepted, real = send_email.delay(to="a@x.test", **HI), transport.carry
+
+    def away(*_):
+        raise StoreError("the store does not answer")
+
+    def carry(parcel, ledger):
+        assert parcel.id in ledger.update((), (parcel,))
+        with monkeypatch.context() as broken:
+            broken.setattr(rows, "finish", away)
+            receipt = Receipt("x", dict.fromkeys(parcel.recipients, transport.answer("")))
+            assert not ledger.update([(parcel, receipt)], ())
+        return receipt
+
+    transport.carry = carry
+    deliver(services, accepted.id)
+    transport.carry = real
+    assert state_of(services, accepted.id) == "sent"
+    assert deliver(services, accepted.id) == 0
 
 
 def test_a_transport_fault_costs_no_try_but_ends_some_day(services, transport, clock):

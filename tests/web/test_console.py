@@ -145,7 +145,7 @@ def test_nothing_of_a_mail_is_markup_in_our_pages(console):
         for tag in ("<script>alert", "<img", "<b>", "<i>", "<u>"):
             assert tag not in page, path
     page = client.get(f"/console/messages/{id_}").text
-    assert "␛[31m⟦U+202E⟧txt.exe" in page
+    assert page.count("␛[31m⟦U+202E⟧txt.exe") == 3, "the recipient's line, the timeline, the transcript"
     assert "\x1b" not in page
     assert "\u202e" not in page
 
@@ -164,6 +164,7 @@ def say(console: Console, id_: str, reply: str) -> None:
         "code": 550,
         "reply": reply,
         "reason": "mailbox_unknown",
+        "transcript": [f"S: {reply}"],
     }
     finish = delivery_rows.Finish(claimed[0].id, id_, State.FAILED, "mailbox_unknown", 550, reply, data=data)
     with services.store.begin() as connection:
