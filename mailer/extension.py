@@ -108,6 +108,7 @@ class Mailer:
             engine = engine_beside(theirs)
         store = Store(engine, Sealer(settings.sealing_keys()))
         close_with(store, engine)
+        now = Clock(engine)
         return Services(
             settings=settings,
             store=store,
@@ -117,14 +118,14 @@ class Mailer:
                 default_locale=settings.default_locale,
                 site_name=settings.site_name,
             ),
-            transport=transport_for(settings, app.config),
+            transport=transport_for(settings, app.config, store, now),
             policy=RetryPolicy(uncertain_delay_seconds=settings.uncertain_delay),
             providers=self._providers,
             defaults=self._defaults,
             app_context=lambda: _context_of(app),
             publish=_not_yet,
             session=session,
-            now=Clock(engine),
+            now=now,
         )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
+from mailer.breaker import Breaker
 from mailer.config import Settings
+from mailer.store import Store
+from mailer.tally import Tally
 from mailer.transports import Transport
 from mailer.transports.factory import ways_for
 from mailer.transports.local import LocalTransport
@@ -13,7 +17,9 @@ from mailer.transports.route import Route
 from mailer.transports.ways import Way
 
 
-def transport_for(settings: Settings, flask_config: Mapping[str, Any]) -> Transport:
+def transport_for(
+    settings: Settings, flask_config: Mapping[str, Any], store: Store, now: Callable[[], datetime]
+) -> Transport:
     """What carries the mail of an application. Raises ConfigError naming the setting that is wrong.
 
     A single transport that cannot fail, such as a folder, stands for itself.
@@ -21,7 +27,7 @@ def transport_for(settings: Settings, flask_config: Mapping[str, Any]) -> Transp
     ways = ways_for(settings, flask_config)
     if len(ways) == 1 and isinstance(ways[0].transport, LocalTransport):
         return ways[0].transport
-    return Route(ways)
+    return Route(ways, Breaker(store, now), tally=Tally(store, now))
 
 
 def ways_of(transport: Transport) -> tuple[Way, ...]:

@@ -85,7 +85,8 @@ def commands(command: click.Command = mailer, path: str = "mailer") -> dict[str,
     if not isinstance(command, click.Group):
         return {path: command}
     subs = command.commands.items()
-    return {k: v for name, sub in subs for k, v in commands(sub, f"{path} {name}").items()}
+    own = {path: command} if command.invoke_without_command else {}
+    return own | {k: v for name, sub in subs for k, v in commands(sub, f"{path} {name}").items()}
 
 
 def options(command: click.Command) -> set[str]:
@@ -370,13 +371,17 @@ def test_commands_exist(page):
             check_command(shlex.split(line, comments=True))
 
 
+def _alone(command: click.Group, arguments: list[str]) -> bool:
+    return command.invoke_without_command and (not arguments or arguments[0].startswith("-"))
+
+
 def check_command(line: list[str]) -> None:
     starts = [n for n, word in enumerate(line) if word == "mailer" and line[n - 1] != "-A"]
     if not starts or not any(word.endswith(("flask", "mailer")) for word in line[: starts[0] + 1]):
         return
     command: click.Command = mailer
     arguments = line[starts[0] + 1 :]
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not _alone(command, arguments):
         assert arguments[0] in command.commands, line
         command = command.commands[arguments.pop(0)]
     assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= options(command), line

@@ -42,7 +42,7 @@ LAYERS = [
     Layer(
         "resources",
         "store transports retry broker mime encoding rendering template_env template_check template_errors"
-        " links framing providers",
+        " links framing breaker tally providers",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),
     Layer(
@@ -53,7 +53,7 @@ LAYERS = [
     Layer(
         "use cases",
         "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
-        " webhooks operators second_factor",
+        " webhooks operators second_factor carriers",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(

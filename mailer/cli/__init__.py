@@ -15,7 +15,8 @@ Exit codes:
 ==  =====================================================================
 """
 
-from mailer.cli import doctor, messages, operators, retention, run  # they add their commands to the group
+# They add their commands to the group.
+from mailer.cli import doctor, messages, operators, retention, run, transports
 from mailer.cli.group import mailer, main
 
-__all__ = ["doctor", "mailer", "main", "messages", "operators", "retention", "run"]
+__all__ = ["doctor", "mailer", "main", "messages", "operators", "retention", "run", "transports"]

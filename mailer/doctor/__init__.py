@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import flask
 
-from mailer.doctor import application, queues, storage
+from mailer.doctor import application, queues, storage, transports
 from mailer.doctor.findings import Finding, Level, Patient, error
 
 __all__ = ["CHECKS", "Finding", "Level", "Patient", "error", "examine"]
@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     storage.store,
     storage.clock,
     storage.files,
+    transports.transports,
     queues.broker,
     queues.celery_settings,
 )

@@ -17,7 +17,7 @@ CLOCK_SECONDS = 5
 
 def store(patient: Patient) -> Iterator[Finding]:
     """Reachable, and with the tables this version wants."""
-    if not _is_there(patient):
+    if not is_there(patient):
         yield error("store", "there is no database file yet", "run: mailer db upgrade")
         return
     try:
@@ -36,7 +36,7 @@ def store(patient: Patient) -> Iterator[Finding]:
 
 def clock(patient: Patient) -> Iterator[Finding]:
     """Mails go by the database's clock; log-ins, links and log lines by that of the machine they are on."""
-    if not _is_there(patient):
+    if not is_there(patient):
         return
     try:
         with patient.services.store.read() as connection:
@@ -49,7 +49,7 @@ def clock(patient: Patient) -> Iterator[Finding]:
         yield compare_clocks(theirs, before + (after - before) / 2)
 
 
-def _is_there(patient: Patient) -> bool:
+def is_there(patient: Patient) -> bool:
     """Whether to connect: SQLite would make the file that is asked for."""
     engine = patient.services.store.engine
     path = engine.url.database

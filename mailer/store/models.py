@@ -249,3 +249,51 @@ half_logins = sa.Table(
     sa.Column("expires_at", Instant, nullable=False),
     sa.Index(None, "operator"),
 )
+
+transports = sa.Table(
+    f"{PREFIX}transports",
+    metadata,
+    sa.Column("name", sa.String(320), primary_key=True, comment="as configured; no row: it works"),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("faults", sa.Integer, nullable=False, comment="in a row, each after a longer rest"),
+    sa.Column("since", Instant, nullable=False, comment="when it came into this state"),
+    sa.Column("until", Instant, comment="end of its rest: then one mail may find out"),
+    sa.Column("probed_at", Instant, comment="one mail is finding out since then"),
+    sa.Column("reason", sa.String(64), comment="stable word"),
+    sa.Column("words", sa.String(1000), comment="the same as a person understands it"),
+    sa.Column("by", sa.String(320), comment="who paused it"),
+    sa.CheckConstraint("state IN ('working', 'resting', 'paused')", name="state"),
+    sa.CheckConstraint("(state = 'resting') = (until IS NOT NULL)", name="rest_has_an_end"),
+    sa.CheckConstraint("faults >= 0", name="counts"),
+)
+
+transport_counts = sa.Table(
+    f"{PREFIX}transport_counts",
+    metadata,
+    sa.Column("name", transports.c.name.type, primary_key=True),
+    sa.Column("minute", Instant, primary_key=True),
+    sa.Column("sent", sa.Integer, nullable=False),
+    sa.Column("deferred", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+)
+
+places = sa.Table(
+    f"{PREFIX}places",
+    metadata,
+    sa.Column("token", sa.String(32), primary_key=True, comment="who holds them: one batch of a worker"),
+    sa.Column("key", sa.String(600), primary_key=True, comment="of which limit"),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("until", Instant, nullable=False, comment="they count until then"),
+    sa.CheckConstraint("number > 0", name="counts"),
+    sa.Index(None, "key"),
+)
+
+slow_domains = sa.Table(
+    f"{PREFIX}slow_domains",
+    metadata,
+    sa.Column("transport", transports.c.name.type, primary_key=True),
+    sa.Column("domain", sa.String(255), primary_key=True),
+    sa.Column("halvings", sa.Integer, nullable=False, comment="of what may go there, at that time"),
+    sa.Column("since", Instant, nullable=False),
+    sa.CheckConstraint("halvings > 0", name="counts"),
+)

@@ -4,24 +4,32 @@ A batch is shared out among the transports that take its parcels and work at the
 at the same time as the others. What one of them could not even begin with, since no conversation came about,
 goes to the next at once, within the same attempt: no text has left. What may have left never does.
 
-Whether a transport works (`Gates`) and how much it may take (`Limits`) is asked of others, who share it with
-all workers.
+Whether a transport works and how much it may take is asked of others, who share it with all workers: see
+`mailer.transports.gates`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from mailer.retry import LEASE_LOST, RESTING
 from mailer.telemetry import log
 from mailer.transports import Ledger, Parcel, Receipt, Result, Stage
 from mailer.transports.desk import Desk
+from mailer.transports.gates import (
+    PROBE_SECONDS,
+    AlwaysOpen,
+    Gates,
+    Limits,
+    NoLimits,
+    NoTally,
+    Standing,
+    Tally,
+)
 from mailer.transports.ways import Way, order
 
 SPREAD_SECONDS = 900
@@ -30,95 +38,8 @@ SPREAD_SECONDS = 900
 When the transport is back, all of it is made due. Until then it should not be looked at again and again.
 """
 
-PROBE_SECONDS = 5
-"""How long somebody else's look at a transport is waited for."""
-
 _EARLY = frozenset({Stage.CONNECT, Stage.GREETING, Stage.TLS, Stage.AUTH})
 _AUTHENTICATION = frozenset({530, 534, 535, 538})
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Whether a transport may be used now.
-
-    ``due``: its rest is over, and one parcel may find out. Else it is to be asked again in ``seconds``.
-    """
-
-    open: bool = True
-    due: bool = False
-    seconds: float = 0.0
-    why: str = ""
-
-
-class Gates(Protocol):
-    """Which transports work, as all workers see it. Nothing here raises."""
-
-    def standing(self, way: Way) -> Standing:
-        """How it stands, known for about a second."""
-
-    def probe(self, way: Way) -> bool:
-        """Whether this caller may try with one parcel: nobody else may until it says what came of it."""
-
-    def passed(self, way: Way) -> None:
-        """It works."""
-
-    def failed(self, way: Way, result: Result) -> None:
-        """No conversation came about."""
-
-    def untold(self, way: Way) -> None:
-        """The one parcel did not get far enough to tell; somebody else may try."""
-
-
-@dataclass(slots=True)
-class Hold:
-    """What may go now, what may not for so many seconds and why, and what to ask for afterwards."""
-
-    going: Sequence[Parcel]
-    put_off: Sequence[tuple[Parcel, Result]] = ()
-    later: Sequence[Parcel] = ()
-
-
-class Limits(Protocol):
-    """How much may go at once, as all workers count it. Nothing here raises."""
-
-    def hold(self, way: Way, parcels: Sequence[Parcel]) -> contextlib.AbstractContextManager[Hold]:
-        """Take places for as many as may go; they are given back at the end of the block."""
-
-    def learn(self, way: Way, receipts: Sequence[Receipt]) -> None:
-        """Look at what was answered: whether a domain wants less, and how much was carried."""
-
-
-class AlwaysOpen:
-    """The `Gates` of who shares nothing: every transport is tried every time."""
-
-    def standing(self, way: Way) -> Standing:
-        """It may be used."""
-        return Standing()
-
-    def probe(self, way: Way) -> bool:
-        """Nobody has to."""
-        return True
-
-    def passed(self, way: Way) -> None:
-        """Nothing is remembered."""
-
-    def failed(self, way: Way, result: Result) -> None:
-        """Nothing is remembered."""
-
-    def untold(self, way: Way) -> None:
-        """Nothing is remembered."""
-
-
-class NoLimits:
-    """The `Limits` of who has none."""
-
-    @contextlib.contextmanager
-    def hold(self, way: Way, parcels: Sequence[Parcel]) -> Iterator[Hold]:
-        """All may go."""
-        yield Hold(parcels)
-
-    def learn(self, way: Way, receipts: Sequence[Receipt]) -> None:
-        """Nothing is counted."""
 
 
 class Route:
@@ -126,8 +47,15 @@ class Route:
 
     name = "route"
 
-    def __init__(self, ways: Sequence[Way], gates: Gates | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        ways: Sequence[Way],
+        gates: Gates | None = None,
+        limits: Limits | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self.ways = tuple(ways)
+        self.tally: Tally = tally or NoTally()
         self.gates: Gates = gates or AlwaysOpen()
         self.limits: Limits = limits or NoLimits()
 
@@ -290,8 +218,8 @@ class _Trip:
             if is_probe:
                 self._gates.untold(way)
             return True
-        self._limits.learn(way, receipts)
         results = [result for receipt in receipts for result in receipt.results.values()]
+        self._route.tally.count(way.name, results)
         faults = [result for result in results if is_fault(result)]
         if any(map(has_passed, results)):
             self._gates.passed(way)

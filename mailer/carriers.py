@@ -1,0 +1,105 @@
+"""The transports as people see them: how each stands, what it carried lately, and pausing one by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mailer.breaker import wake_all
+from mailer.errors import InvalidMessage
+from mailer.providers import ways_of
+from mailer.services import Services
+from mailer.store import transports as rows
+from mailer.store.transports import PAUSED, RESTING, WORKING, Counts, TransportRow
+from mailer.transports.ways import Routing, Way
+
+LATELY = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """One configured transport. ``why`` is empty while it works; ``carried`` is of the last hour."""
+
+    name: str
+    setting: str
+    routing: Routing
+    state: str
+    since: datetime | None
+    until: datetime | None
+    reason: str | None
+    why: str
+    by: str | None
+    carried: Counts
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: instants in ISO 8601."""
+        limits = {
+            name: sorted(value) if isinstance(value, frozenset) else value
+            for name, value in asdict(self.routing).items()
+        }
+        return {
+            "name": self.name,
+            "state": self.state,
+            "since": self.since.isoformat() if self.since else None,
+            "until": self.until.isoformat() if self.until else None,
+            "reason": self.reason,
+            "why": self.why or None,
+            "by": self.by,
+            "last_hour": asdict(self.carried),
+            "routing": limits,
+        }
+
+
+def carriers(services: Services) -> list[Carrier]:
+    """All configured transports, in the order of naming."""
+    since = services.now() - LATELY
+    with services.store.read() as connection:
+        known, carried = rows.all_transports(connection), rows.counted(connection, since)
+    return [
+        _carrier(way, known.get(way.name), carried.get(way.name, Counts()))
+        for way in ways_of(services.transport)
+    ]
+
+
+def _carrier(way: Way, row: TransportRow | None, carried: Counts) -> Carrier:
+    if row is None:
+        return Carrier(way.name, way.setting, way.routing, WORKING, None, None, None, "", None, carried)
+    return Carrier(
+        way.name,
+        way.setting,
+        way.routing,
+        row.state,
+        row.since,
+        row.until,
+        row.reason,
+        row.words or "",
+        row.by,
+        carried,
+    )
+
+
+def pause(services: Services, name: str, *, by: str, why: str = "") -> None:
+    """Let nothing through a transport until somebody resumes it. Raises InvalidMessage for another name."""
+    _check(services, name)
+    with services.store.begin() as connection:
+        rows.pause(connection, name, services.now(), by, why)
+
+
+def resume(services: Services, name: str) -> bool:
+    """End a pause or a rest, and make due what waits; False if it worked anyway. Raises InvalidMessage."""
+    _check(services, name)
+    with services.store.begin() as connection:
+        stopped = rows.resume(connection, name, services.now())
+    if stopped:
+        wake_all(services.store, services.now)
+    return stopped
+
+
+def _check(services: Services, name: str) -> None:
+    names = [way.name for way in ways_of(services.transport)]
+    if name not in names:
+        raise InvalidMessage("name", f"is none of the transports; there are: {', '.join(names)}")
+
+
+__all__ = ["PAUSED", "RESTING", "WORKING", "Carrier", "carriers", "pause", "resume"]

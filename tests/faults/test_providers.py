@@ -1,0 +1,111 @@
+"""Providers that fail, under real workers: no mail fails by it, others take over, and queues drain."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from click.testing import CliRunner
+from flask.cli import ScriptInfo
+
+from mailer import send_email
+from mailer.cli import mailer
+from mailer.store import queries
+from tests.faults.conftest import until, view, wait
+from tests.peer import Script, Silence, SmtpPeer
+from tests.servers import free_port
+
+HI = {"subject": "Hi", "text": "Hello"}
+
+
+def send(app, count: int = 1, **fields) -> list[str]:
+    with app.app_context():
+        return [send_email.delay(to=f"a{n}@x.test", **HI | fields).id for n in range(count)]
+
+
+def transports(app, *args: str):
+    done = CliRunner().invoke(mailer, ["transports", *args], obj=ScriptInfo(create_app=lambda: app))
+    assert done.exit_code == 0, done.output
+    return {found["name"]: found for found in json.loads(done.stdout)} if "--json" in args else done.stdout
+
+
+def states(app) -> dict[str, int]:
+    with app.extensions["mailer"].store.read() as connection:
+        return {str(state): number for state, number in queries.counts(connection).items()}
+
+
+def test_a_wrong_password_fails_no_mail_and_the_queue_drains_when_it_is_right(dispatcher):
+    """SC7: the provider is put to rest with a reason, no try is used up, all leaves once it is mended."""
+    with SmtpPeer(Script(credentials=("me", "right-word"))) as peer:
+        url = f"smtp://me:%s@127.0.0.1:{peer.port}?allow_plain_auth_loopback=1&starttls=off"
+        dispatcher.set("MAILER_TRANSPORTS", f"ses={url % 'wrong-word'}")
+        app = dispatcher.app()
+        ids = send(app, 30)
+        worker = dispatcher.start_worker()
+        until(lambda: states(app) == {"deferred": 30}, what="all to be put off")
+        found = transports(app, "--json")["ses"]
+        assert (found["state"], found["reason"]) == ("resting", "auth_failed")
+        assert "check the user name and password in MAILER_TRANSPORTS (ses)" in found["why"]
+        assert {d.attempts for id_ in ids for d in view(app, id_).deliveries} == {0}
+        assert peer.verbs().count("AUTH") <= 4, "the account must not be locked by trying"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        dispatcher.set("MAILER_TRANSPORTS", f"ses={url % 'right-word'}")
+        dispatcher.start_worker()
+        transports(app, "resume", "ses")
+        assert {wait(app, id_) for id_ in ids} == {"sent"}
+    assert len(peer.accepted) == 30
+    assert "wrong-word" not in dispatcher.logs()
+
+
+def test_a_provider_that_is_back_gets_what_waited_without_a_hand(dispatcher):
+    """SC7: the rest of 5 seconds ends, one mail finds out, and everything else follows at once."""
+    peer = SmtpPeer(port=free_port())
+    dispatcher.set("MAILER_TRANSPORTS", f"only=smtp://127.0.0.1:{peer.port}")
+    app = dispatcher.app()
+    ids = send(app, 100)
+    dispatcher.start_worker()
+    until(lambda: states(app) == {"deferred": 100}, what="all to be put off")
+    with peer:
+        assert {wait(app, id_, 15) for id_ in ids} == {"sent"}
+    assert len(peer.accepted) == 100
+    assert transports(app, "--json")["only"]["state"] == "working"
+
+
+def test_a_dead_provider_costs_nobody_a_wait(dispatcher):
+    """RT11: a server that takes connections and says nothing rests; all mails go by the other."""
+    with SmtpPeer(Script(greeting=Silence())) as dead, SmtpPeer() as good:
+        dispatcher.set(
+            "MAILER_TRANSPORTS",
+            f"dead=smtp://127.0.0.1:{dead.port}?timeout=2 good=smtp://127.0.0.1:{good.port}",
+        )
+        app = dispatcher.app()
+        dispatcher.start_worker()
+        ids = send(app, 20) + send(app, 5, lane="critical")
+        assert {wait(app, id_, 15) for id_ in ids} == {"sent"}
+        [sent] = [e for e in view(app, ids[-1]).events if e.name == "sent"]
+        assert (sent.data["transport"], sent.data["attempt"]) == ("good", 1)
+        found = transports(app, "--json")["dead"]
+        assert (found["state"], found["reason"]) == ("resting", "greeting_refused")
+    assert len(good.accepted) == 25
+
+
+def test_forked_workers_share_what_they_know(any_broker):
+    """A fault that one process met keeps the others from trying: one log-in, not one for each."""
+    with SmtpPeer(Script(credentials=("me", "right-word"))) as peer, SmtpPeer() as good:
+        dispatcher = any_broker("redis")
+        dispatcher.set(
+            "MAILER_TRANSPORTS",
+            f"ses=smtp://me:wrong@127.0.0.1:{peer.port}?allow_plain_auth_loopback=1&starttls=off "
+            f"good=smtp://127.0.0.1:{good.port}",
+        )
+        app = dispatcher.app()
+        dispatcher.start_worker("--pool", "prefork", "--concurrency", "2")
+        dispatcher.start_worker()
+        [first] = send(app)
+        assert wait(app, first) == "sent"
+        until(lambda: transports(app, "--json")["ses"]["state"] == "resting", what="the rest")
+        before = peer.connections
+        assert {wait(app, id_) for id_ in send(app, 50)} == {"sent"}
+    assert before <= 3
+    assert peer.connections <= 2 * before
