@@ -17,6 +17,7 @@ from mailer.broker import is_memory
 from mailer.drain import Drain
 from mailer.errors import ConfigError
 from mailer.services import Services
+from mailer.supervisor import stop_without_supervisor
 from mailer.telemetry import log
 
 
@@ -34,10 +35,9 @@ def work(
     same, within ``MAILER_SWEEP_SECONDS``. Forked children would share no memory, so that pool is refused.
     """
     celery = celery_of(app)
-    if is_memory(str(celery.conf.broker_url or "")) and pool == "prefork":
-        raise ConfigError(
-            "MAILER_BROKER_URL", "is memory://, which processes cannot share; use --pool threads"
-        )
+    if pool == "prefork":
+        check_broker(app, "pool prefork")
+    stop_without_supervisor()
     if os.geteuid() == 0:
         log.warning("worker.runs_as_root", hint="run it as a user who owns nothing but the data folder")
     queues = app.extensions["mailer.send_email"].queues
@@ -48,6 +48,13 @@ def work(
     # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing, and 1 after a crash.
     asked = app.extensions["mailer.send_email"].drain.stopping
     return 0 if asked and worker.exitcode == 1 else int(worker.exitcode or 0)
+
+
+def check_broker(app: flask.Flask, option: str) -> None:
+    """Raises ConfigError if several processes cannot share the broker."""
+    if is_memory(str(celery_of(app).conf.broker_url or "")):
+        problem = f"is memory://, which processes cannot share; leave --{option} out, or name a Redis"
+        raise ConfigError("MAILER_BROKER_URL", problem)
 
 
 def celery_of(app: flask.Flask) -> Celery:

@@ -83,7 +83,7 @@ LAYERS = [
     ),
     Layer(
         "commands",
-        "cli dev worker doctor testing __main__",
+        "cli dev worker supervisor doctor testing __main__",
         "nothing: these are the last",
     ),
 ]

@@ -35,16 +35,29 @@ def web(threads: int) -> None:
 
 @mailer.command()
 @click.option(
-    "--concurrency", "-c", default=4, show_default=True, type=click.IntRange(1, 256), help="Mails at once."
+    "--concurrency",
+    "-c",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Batches at once in each process.",
 )
 @click.option(
     "--pool", type=click.Choice(["prefork", "threads", "solo"]), default="threads", show_default=True
 )
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Workers to start: one a core.",
+)
 @click.option("--lanes", help="Serve only these: critical,default.")
 @click.option("--once", is_flag=True, help="Send what is due, without a broker, and exit.")
-def worker(concurrency: int, pool: str, lanes: str | None, once: bool) -> None:
+def worker(concurrency: int, pool: str, processes: int, lanes: str | None, once: bool) -> None:
     """Send mails: consume wake-ups from MAILER_BROKER_URL until told to stop."""
-    from mailer.worker import work, work_once
+    from mailer.supervisor import take_over
+    from mailer.worker import check_broker, work, work_once
 
     app = application()
     if once:
@@ -53,6 +66,9 @@ def worker(concurrency: int, pool: str, lanes: str | None, once: bool) -> None:
         return
     settings = app.extensions["mailer"].settings
     only = _known(lanes.split(","), settings.lane_names) if lanes else None
+    if processes > 1:
+        check_broker(app, "processes")
+        take_over(processes)
     code = work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level, lanes=only)
     click_context().exit(code)
 
