@@ -50,8 +50,9 @@ SHORT, LONG = Rest(5, 300), Rest(15, 900)
 class Breaker:
     """The `mailer.transports.gates.Gates` of an application. Safe to use from several threads."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: Store, now: Callable[[], datetime], at_most: Rest | None = None) -> None:
+        """No rest is longer than ``at_most``: with quick retries a transport is tried again as quickly."""
+        self._store, self._now, self._at_most = store, now, at_most or LONG
         self._known: dict[str, TransportRow] = {}
         self._read_at = float("-inf")
 
@@ -100,7 +101,7 @@ class Breaker:
         reason, words, rest = diagnosis(way, result)
         try:
             with self._store.begin() as connection:
-                seconds = rows.rest(connection, way.name, self._now(), reason, words, rest.seconds)
+                seconds = rows.rest(connection, way.name, self._now(), reason, words, self._bounded(rest))
         except StoreError as exc:
             log.warning("store.away", error=str(exc))
             return
@@ -108,6 +109,9 @@ class Breaker:
         if seconds is not None:
             code = result.reply.code if result.reply else None
             log.error("transport.rests", transport=way.name, reason=reason, code=code, seconds=seconds)
+
+    def _bounded(self, rest: Rest) -> Callable[[int], float]:
+        return lambda faults: min(rest.seconds(faults), self._at_most.seconds(faults))
 
     def untold(self, way: Way) -> None:
         """The one parcel did not get far enough to tell."""

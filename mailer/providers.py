@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from mailer.breaker import Breaker
+from mailer.breaker import Breaker, Rest
 from mailer.config import Settings
 from mailer.store import Store
 from mailer.tally import Tally
@@ -27,7 +27,8 @@ def transport_for(
     ways = ways_for(settings, flask_config)
     if len(ways) == 1 and isinstance(ways[0].transport, LocalTransport):
         return ways[0].transport
-    return Route(ways, Breaker(store, now), tally=Tally(store, now))
+    breaker = Breaker(store, now, Rest(settings.retry_backoff, settings.retry_backoff_max))
+    return Route(ways, breaker, tally=Tally(store, now))
 
 
 def ways_of(transport: Transport) -> tuple[Way, ...]:

@@ -26,6 +26,8 @@ from mailer.transports.wire import FOREVER, Broken, Wire
 
 _log = logging.getLogger(__name__)
 
+SLOW_SECONDS = 2
+"""Until a server has greeted one connection no second is opened, unless the first takes so long."""
 FEWER_SECONDS = 60
 """How long no more connections are opened than a server let us have, when it refused one more."""
 
@@ -126,14 +128,20 @@ class Pool:
             self._most = self.config.connections
         if not self._channels:
             self._proven = False
-        most = self._most if self._proven else 1
+        most = self._most if self._proven else 1 + self._overdue()
         wanted = len(self._lost) + max(0, self._waiting - len(self._idle))
         opening = sum(channel.opening for channel in self._channels)
         for _ in range(min(wanted - opening, most - len(self._channels))):
             self._channels.add(Channel(self))
+            self.thread.loop.call_later(SLOW_SECONDS, self.grow)
         leaving = sum(channel.leaving for channel in self._channels)
         if self._idle and len(self._lost) > leaving + sum(channel.opening for channel in self._channels):
             self._idle.pop(0).dismiss()  # makes room for a new one, which may be used for these
+
+    def _overdue(self) -> int:
+        """How many connections take so long to open that another one may have more luck."""
+        before = self.thread.loop.time() - SLOW_SECONDS
+        return sum(channel.opening and channel.began <= before for channel in self._channels)
 
     def first(self) -> Attempt | None:
         """What a connection carries first, if there is anything. It can be used, so more may be opened."""
@@ -187,7 +195,7 @@ class Channel:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.opening, self.leaving = True, False
-        self._opened_at = 0.0
+        self.began, self._opened_at = pool.thread.loop.time(), 0.0
         self._said_at_opening: tuple[str, ...] = ()
         self._given: Attempt | None = None
         self._wire: Wire | None = None

@@ -8,10 +8,12 @@ parent then looks what is left.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
 import threading
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +21,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mailer.breaker import Breaker
 from mailer.services import Services
+from mailer.tally import Tally
+from mailer.transports.route import Route
 from mailer.transports.wire import Wire
 
 _CHANGE = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)")
@@ -84,6 +89,15 @@ def _word(data: bytes) -> str:
     return "text" if data.endswith(b"\r\n.\r\n") else data.split()[0].decode()
 
 
+def _forget_the_time(services: Services) -> None:
+    """What is read or written now and then is so in every child: all take the same way."""
+    route = services.transport
+    if isinstance(route, Route):
+        assert isinstance(route.gates, Breaker)
+        assert isinstance(route.tally, Tally)
+        route.gates._read_at = route.tally._flushed_at = -math.inf
+
+
 Act = Callable[[Points], object]
 
 
@@ -110,10 +124,13 @@ def _forked(services: Services, act: Act, kill_at: str | None) -> tuple[list[str
         try:
             os.close(reading)
             services.store.engine.dispose(close=False)  # its sockets are the parent's
+            _forget_the_time(services)
             points = Points(services, kill_at)
             act(points)
             os.write(writing, json.dumps(points.names).encode())
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(writing)

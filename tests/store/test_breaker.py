@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from mailer import breaker
-from mailer.breaker import Breaker, diagnosis
+from mailer.breaker import Breaker, Rest, diagnosis
 from mailer.states import State
 from mailer.store import transports
 from mailer.store.models import deliveries
@@ -223,6 +223,12 @@ def test_the_reason_says_what_to_do(result, reason, said):
     assert said in words
     patient = result.stage is Stage.TLS or (result.reply is not None and result.reply.code // 10 == 53)
     assert rest is (breaker.LONG if patient else breaker.SHORT)
+
+
+def test_no_rest_is_longer_than_a_wait_between_tries(store):
+    """Who lets mails be tried again after 0.2 to 2 seconds wants a transport tried as often."""
+    quick = Breaker(store, datetime.now, Rest(0.2, 2))
+    assert [quick._bounded(breaker.LONG)(n) for n in (1, 2, 9)] == [0.2, 0.4, 2]
 
 
 def test_rests_grow_and_end():
