@@ -158,21 +158,34 @@ class Publisher:
         url = self._celery.conf.broker_write_url or self._celery.conf.broker_url or "memory://"
         return str(url if isinstance(url, str) else url[0])
 
+    def redis(self) -> Any:
+        """A client of the broker's Redis that gives up as soon; None if the broker is another one.
+
+        Raises what the driver raises.
+        """
+        if not is_redis(self._url()):
+            return None
+        channel: Any = self._connection().default_channel
+        return channel.client
+
     def _build(self) -> ProducerPool:
+        pool = self._connection().Pool(limit=10)
+        return ProducerPool(connections=pool, limit=10, Producer=self._celery.amqp.Producer)
+
+    def _connection(self) -> Connection:
         celery, url = self._celery, self._url()
         options = dict(celery.conf.broker_transport_options or {})
         if is_redis(url):
             options |= _REDIS_PUBLISHER
         elif not is_memory(url):
             options["max_retries"] = 0  # AMQP waits two seconds for its second try
-        connection = Connection(
+        return Connection(
             url,
             transport_options=options,
             connect_timeout=0.5,
             ssl=celery.conf.broker_use_ssl or False,
             login_method=celery.conf.broker_login_method,
         )
-        return ProducerPool(connections=connection.Pool(limit=10), limit=10, Producer=celery.amqp.Producer)
 
     def publish(self, task: Any, wakeups: Sequence[tuple[str, str]]) -> None:
         """Publish ``(id, queue)`` pairs as wake-ups of ``task``. Raises what the broker's driver raises.

@@ -118,7 +118,7 @@ class Mailer:
                 default_locale=settings.default_locale,
                 site_name=settings.site_name,
             ),
-            transport=transport_for(settings, app.config, store, now),
+            transport=transport_for(settings, app.config, store, now, lambda: _redis_of(app)),
             policy=RetryPolicy(uncertain_delay_seconds=settings.uncertain_delay),
             providers=self._providers,
             defaults=self._defaults,
@@ -138,6 +138,11 @@ def _context_of(app: flask.Flask) -> contextlib.AbstractContextManager[Any]:
     if flask.has_app_context() and flask.current_app._get_current_object() is app:  # type: ignore[attr-defined]
         return contextlib.nullcontext()
     return app.app_context()
+
+
+def _redis_of(app: flask.Flask) -> Any:
+    worker: _Worker = app.extensions[f"{KEY}.worker"]
+    return worker.publisher.redis()
 
 
 def _own_celery(app: flask.Flask, settings: Settings) -> Celery:

@@ -8,6 +8,8 @@ from typing import Any
 
 from mailer.breaker import Breaker, Rest
 from mailer.config import Settings
+from mailer.limits import SharedLimits
+from mailer.places import StorePlaces
 from mailer.store import Store
 from mailer.tally import Tally
 from mailer.transports import Transport
@@ -18,17 +20,23 @@ from mailer.transports.ways import Way
 
 
 def transport_for(
-    settings: Settings, flask_config: Mapping[str, Any], store: Store, now: Callable[[], datetime]
+    settings: Settings,
+    flask_config: Mapping[str, Any],
+    store: Store,
+    now: Callable[[], datetime],
+    redis: Callable[[], Any],
 ) -> Transport:
     """What carries the mail of an application. Raises ConfigError naming the setting that is wrong.
 
-    A single transport that cannot fail, such as a folder, stands for itself.
+    A single transport that cannot fail, such as a folder, stands for itself. ``redis`` answers a client of
+    the Redis that all workers share, None if there is none.
     """
     ways = ways_for(settings, flask_config)
     if len(ways) == 1 and isinstance(ways[0].transport, LocalTransport):
         return ways[0].transport
+    limits = SharedLimits(StorePlaces(store, now), redis, settings.queue_prefix)
     breaker = Breaker(store, now, Rest(settings.retry_backoff, settings.retry_backoff_max))
-    return Route(ways, breaker, tally=Tally(store, now))
+    return Route(ways, breaker, limits, Tally(store, now))
 
 
 def ways_of(transport: Transport) -> tuple[Way, ...]:

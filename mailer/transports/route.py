@@ -220,6 +220,8 @@ class _Trip:
             return True
         results = [result for receipt in receipts for result in receipt.results.values()]
         self._route.tally.count(way.name, results)
+        for receipt in receipts:
+            self._limits.learn(way, receipt.results)
         faults = [result for result in results if is_fault(result)]
         if any(map(has_passed, results)):
             self._gates.passed(way)

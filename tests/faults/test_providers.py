@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 from click.testing import CliRunner
 from flask.cli import ScriptInfo
@@ -12,7 +13,7 @@ from mailer import send_email
 from mailer.cli import mailer
 from mailer.store import queries
 from tests.faults.conftest import until, view, wait
-from tests.peer import Script, Silence, SmtpPeer
+from tests.peer import Copy, Script, Silence, SmtpPeer
 from tests.servers import free_port
 
 HI = {"subject": "Hi", "text": "Hello"}
@@ -109,3 +110,44 @@ def test_forked_workers_share_what_they_know(any_broker):
         assert {wait(app, id_) for id_ in send(app, 50)} == {"sent"}
     assert before <= 3
     assert peer.connections <= 2 * before
+
+
+class Timed(SmtpPeer):
+    """A peer that notes when it took each copy."""
+
+    def keep(self, copy: Copy) -> None:
+        self.times = [*getattr(self, "times", []), time.monotonic()]
+        super().keep(copy)
+
+    def most_in_a_second(self) -> int:
+        return max(sum(start <= at < start + 1 for at in self.times) for start in self.times)
+
+
+def test_workers_together_keep_to_a_rate(dispatcher):
+    """SR6: two workers with a backlog never send more than 10 in any second, and lose no try."""
+    with Timed() as peer:
+        dispatcher.set("MAILER_TRANSPORTS", f"slow=smtp://127.0.0.1:{peer.port}?rate=10")
+        app = dispatcher.app()
+        ids = send(app, 50)
+        for _ in range(2):
+            dispatcher.start_worker()
+        assert {wait(app, id_, 30) for id_ in ids} == {"sent"}
+        assert peer.most_in_a_second() <= 10
+        assert peer.times[-1] - peer.times[0] < 10
+        assert {d.attempts for id_ in ids for d in view(app, id_).deliveries} == {1}
+    assert len(peer.accepted) == 50
+
+
+def test_a_slow_domain_holds_up_no_other(dispatcher):
+    """RT11: a domain that may get one mail in five seconds is behind the others, not before them."""
+    with Timed() as peer:
+        dispatcher.set("MAILER_TRANSPORTS", f"only=smtp://127.0.0.1:{peer.port}?domain_rate=0.2")
+        app = dispatcher.app()
+        with app.app_context():
+            slow = [send_email.delay(to=f"a{n}@slow.test", **HI).id for n in range(40)]
+            quick = [send_email.delay(to=f"a@quick{n}.test", **HI).id for n in range(40)]
+        dispatcher.start_worker()
+        assert {wait(app, id_, 10) for id_ in quick} == {"sent"}
+        assert 1 <= sum("slow.test" in copy.recipients[0] for copy in peer.accepted) <= 3
+        waiting = view(app, slow[-1]).deliveries[0]
+        assert (waiting.state, waiting.reason, waiting.attempts) == ("deferred", "waiting_for_limit", 0)

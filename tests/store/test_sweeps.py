@@ -95,7 +95,17 @@ def test_a_deadline_that_a_person_lifted_binds_nobody(store, accept):
         assert by_hand.deadline(connection, strict) == NOW + HOUR
 
 
-BOTH = ("accounts", "by_hand", "deliveries", "messages", "queries", "sweeps", "transports", "workers")
+BOTH = (
+    "accounts",
+    "by_hand",
+    "deliveries",
+    "messages",
+    "places",
+    "queries",
+    "sweeps",
+    "transports",
+    "workers",
+)
 """Modules whose functions are called here by name; those of the others are, through their use cases."""
 
 
