@@ -79,16 +79,28 @@ def _carrier(way: Way, row: TransportRow | None, carried: Counts) -> Carrier:
     )
 
 
+def terms(routing: Routing, limits_only: bool = False) -> list[str]:
+    """What its URL says about routing and limits, as it is written there."""
+    names = ["rate", "concurrency", "domain_rate", "domain_concurrency"]
+    names += [] if limits_only else ["weight", "senders", "lanes"]
+    given = ((name, getattr(routing, name)) for name in names)
+    return [f"{name}={_written(value)}" for name, value in given if value not in (None, frozenset())]
+
+
+def _written(value: object) -> str:
+    return ",".join(sorted(value)) if isinstance(value, frozenset) else f"{value:g}"
+
+
 def pause(services: Services, name: str, *, by: str, why: str = "") -> None:
     """Let nothing through a transport until somebody resumes it. Raises InvalidMessage for another name."""
-    _check(services, name)
+    check(services, name)
     with services.store.begin() as connection:
         rows.pause(connection, name, services.now(), by, why)
 
 
 def resume(services: Services, name: str) -> bool:
     """End a pause or a rest, and make due what waits; False if it worked anyway. Raises InvalidMessage."""
-    _check(services, name)
+    check(services, name)
     with services.store.begin() as connection:
         stopped = rows.resume(connection, name, services.now())
     if stopped:
@@ -96,10 +108,11 @@ def resume(services: Services, name: str) -> bool:
     return stopped
 
 
-def _check(services: Services, name: str) -> None:
+def check(services: Services, name: str) -> None:
+    """Raises InvalidMessage if no transport is called so."""
     names = [way.name for way in ways_of(services.transport)]
     if name not in names:
         raise InvalidMessage("name", f"is none of the transports; there are: {', '.join(names)}")
 
 
-__all__ = ["PAUSED", "RESTING", "WORKING", "Carrier", "carriers", "pause", "resume"]
+__all__ = ["PAUSED", "RESTING", "WORKING", "Carrier", "carriers", "check", "pause", "resume", "terms"]

@@ -10,7 +10,6 @@ from mailer import carriers
 from mailer.carriers import PAUSED, WORKING, Carrier
 from mailer.cli.group import as_json, click_context, mailer, operator_name, print_json, services
 from mailer.telemetry import escape_controls
-from mailer.transports.ways import Routing
 
 
 @mailer.group(invoke_without_command=True)
@@ -32,7 +31,8 @@ def transports(json_: bool) -> None:
 def _lines(carrier: Carrier) -> list[str]:
     counts = carrier.carried
     numbers = f"{counts.sent:>8,} {counts.deferred:>8,} {counts.failed:>8,}"
-    lines = [f"{carrier.name:<24} {_state(carrier):<28} {numbers}  {limits(carrier.routing)}".rstrip()]
+    limits = " ".join(carriers.terms(carrier.routing, limits_only=True))
+    lines = [f"{carrier.name:<24} {_state(carrier):<28} {numbers}  {limits}".rstrip()]
     if carrier.state != WORKING and carrier.why:
         lines.append(f"  {carrier.why}")
     return lines
@@ -48,13 +48,6 @@ def _state(carrier: Carrier) -> str:
 
 def _time(at: datetime | None) -> str:
     return f"{at:%H:%M:%S} UTC" if at else "later"
-
-
-def limits(routing: Routing) -> str:
-    """The limits of a transport, as they are written in its URL."""
-    names = ("rate", "concurrency", "domain_rate", "domain_concurrency")
-    given = ((name, getattr(routing, name)) for name in names)
-    return " ".join(f"{name}={value:g}" for name, value in given if value is not None)
 
 
 @transports.command()

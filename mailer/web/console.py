@@ -26,7 +26,7 @@ from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.store.queries import MessageView, Search
 from mailer.telemetry import log
-from mailer.web import console_account, console_login, console_words
+from mailer.web import console_account, console_login, console_transports, console_words
 from mailer.web.console_login import services
 from mailer.web.console_roles import Answer, may, needs, person, person_or_none
 from mailer.web.preview import HTML_POLICY, Preview, take_apart
@@ -85,6 +85,7 @@ for _path, _view, _methods in (
 ):
     blueprint.add_url_rule(_path, view_func=_view, methods=_methods)
 console_account.add_to(blueprint)
+console_transports.add_to(blueprint)
 
 
 # Around every request
@@ -138,6 +139,7 @@ def words() -> dict[str, Any]:
         "may_read": may(Role.SUPPORT),
         "site_name": services().settings.site_name,
         "form": console_login.form_token,
+        "now": now,
         "ago": lambda at: console_words.ago(at, now),
         "reason": console_words.reason,
         "explain": console_words.explain,

@@ -31,7 +31,7 @@ class Console:
             MAILER_DATA_DIR=folder,
             MAILER_BASE_URL=settings.pop("base_url", HOST),
             MAILER_DEFAULT_SENDER="Acme <no-reply@acme.test>",
-            MAILER_SMTP_URL="memory://",
+            MAILER_SMTP_URL=settings.pop("smtp_url", "memory://"),
             **{f"MAILER_{name.upper()}": value for name, value in settings.items()},
         )
         Mailer().init_app(self.app)
