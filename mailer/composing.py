@@ -23,6 +23,7 @@ def compose(services: Services, message: Message, row: Mapping[str, Any]) -> Ren
         context |= _run_provider(provider.function, context)
     outgoing = _rendered(services, message, rendering.revealed(context), rendering.revealed)
     original = _build(message, row, outgoing)
+    original = services.signer.sign(original, message.sender.domain, row["created_at"])
     if len(original) > services.settings.max_message_bytes:
         raise RenderError("the rendered mail exceeds MAILER_MAX_MESSAGE_BYTES; send a link instead")
     if not contains_secret((context, message.text, message.html)):

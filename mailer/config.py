@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9.-]{1,253}$",
         description="Right side of Message-ID. Unset: the sender's domain.",
     )
+    dkim_keys: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Comma-separated keys that sign mails: domain:selector:/path/key.pem. "
+        "Make one with: mailer dkim new",
+    )
     site_name: str = Field("Mailer", max_length=100, description="The name shown in mails and pages.")
     default_locale: str | None = Field(
         None, description="Locale of mails where a call names none: de, pt-BR."
@@ -199,7 +204,7 @@ class Settings(BaseSettings):
         parts = value.split(",") if isinstance(value, str) else value
         return [Lane.parse(part) if isinstance(part, str) else part for part in parts]
 
-    @field_validator("secret_keys", "trusted_hosts", mode="before")
+    @field_validator("secret_keys", "trusted_hosts", "dkim_keys", mode="before")
     @classmethod
     def _split_on_commas(cls, value: Any) -> Any:
         return (

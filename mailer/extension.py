@@ -15,6 +15,7 @@ from werkzeug.local import LocalProxy
 
 from mailer.broker import Publisher, Queues, adopt_celery, build_celery
 from mailer.config import Settings
+from mailer.dkim import Signer
 from mailer.drain import Drain
 from mailer.errors import ConfigError
 from mailer.providers import transport_for
@@ -125,6 +126,7 @@ class Mailer:
             app_context=lambda: _context_of(app),
             publish=_not_yet,
             session=session,
+            signer=Signer.load(settings.dkim_keys),
             now=now,
         )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from mailer.config import Settings
+from mailer.dkim import Signer
 from mailer.rendering import Templates
 from mailer.retry import RetryPolicy
 from mailer.store import Store
@@ -59,6 +60,7 @@ class Services:
     publish: Callable[[Sequence[Wakeup]], None]
     session: Any = None
     now: Callable[[], datetime] = field(default=utc_now)
+    signer: Signer = field(default_factory=Signer)
 
     def provided(self, template: str) -> frozenset[str]:
         """The names a template's context provider will add."""

@@ -16,7 +16,7 @@ Exit codes:
 """
 
 # They add their commands to the group.
-from mailer.cli import doctor, messages, operators, retention, run, transports
+from mailer.cli import dkim, doctor, messages, operators, retention, run, transports
 from mailer.cli.group import mailer, main
 
-__all__ = ["doctor", "mailer", "main", "messages", "operators", "retention", "run", "transports"]
+__all__ = ["dkim", "doctor", "mailer", "main", "messages", "operators", "retention", "run", "transports"]

@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     application.secret_keys,
     application.flask_secret_key,
     application.default_sender,
+    application.dkim,
     application.smtp,
     storage.store,
     storage.clock,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from mailer.address import Address
 from mailer.config import NEW_KEY
+from mailer.dkim import ENOUGH_BITS
 from mailer.doctor.findings import Finding, Patient, error, ok, warning
 from mailer.providers import ways_of
 from mailer.transports import Transport
@@ -74,6 +76,23 @@ def default_sender(patient: Patient) -> Iterator[Finding]:
         yield warning("default_sender", found, "set MAILER_DEFAULT_SENDER")
     else:
         yield ok("default_sender", "set")
+
+
+def dkim(patient: Patient) -> Iterator[Finding]:
+    """Who signs must do so with a key that receivers take, for the domain that people see."""
+    signer, sender = patient.services.signer, patient.services.settings.default_sender
+    if not signer.keys:
+        yield ok("dkim", "mails are not signed here; most providers sign what they take")
+        return
+    for key in signer.keys:
+        if key.bits < ENOUGH_BITS and key.algorithm.startswith("rsa"):
+            found = f"{key.host} has {key.bits} bits, and some receivers take {ENOUGH_BITS} at least"
+            yield warning("dkim", found, "make a new one with: mailer dkim new")
+        else:
+            yield ok("dkim", f"{key.host}, {key.algorithm}")
+    if sender is not None and not signer.keys_for(Address.parse(sender, "sender").domain):
+        found = "no key is for the domain of MAILER_DEFAULT_SENDER, so its mails are not signed"
+        yield warning("dkim", found, "add one to MAILER_DKIM_KEYS")
 
 
 def smtp(patient: Patient) -> Iterator[Finding]:

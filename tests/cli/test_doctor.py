@@ -408,7 +408,7 @@ def test_every_finding_is_documented():
     source = "".join(p.read_text("utf-8") for p in (root / "mailer/doctor").glob("*.py"))
     used = set(re.findall(r'\b(?:ok|warning|error|level)\(\s*"(\w+)"', source))
     assert rows == used | {"settings"}
-    assert len(CHECKS) == 12
+    assert len(CHECKS) == 13
     assert Patient.__slots__
 
 

@@ -9,11 +9,13 @@ import os
 import uuid
 from datetime import timedelta
 
+import dkim
 import pytest
 import sqlalchemy as sa
 
 from mailer import Attachment, Secret, SecretErased, StoreError, WrongState, delivery, outbox, send_email
 from mailer.delivery import deliver, deliver_due
+from mailer.dkim import Signer, make_key
 from mailer.retry import LEASE_LOST
 from mailer.sealing import Sealer
 from mailer.store import deliveries as rows
@@ -243,6 +245,26 @@ def test_waiting_for_a_limit_costs_no_try_and_is_no_event(services, transport, c
     )
     assert [event.name for event in shown.events] == ["accepted"]
     assert "mail.deferred" not in caplog.text
+
+
+def test_what_goes_out_is_signed_and_what_is_shown_is_not(services, transport, tmp_path):
+    """DK3: the final bytes are signed once, so every attempt has the same signature; previews have none."""
+    make_key(tmp_path / "key.pem")
+    services.signer = Signer.load([f"acme.test:s1:{tmp_path / 'key.pem'}"])
+    transport.answer = lambda _: Result(Stage.TEXT, Reply(451, "4.3.0 later"), text_sent=True)
+    accepted = send_email.delay(to="a@x.test", subject="Hi", text=Secret("your code is 4711"))
+    deliver(services, accepted.id)
+    outbox.retry(services, accepted.id, by="eve")
+    transport.answer = lambda _: OK
+    deliver(services, accepted.id)
+    first, second = (parcel.data for parcel in transport.sent)
+    record = services.signer.keys[0].record().encode()
+    assert dkim.verify(first, dnsfunc=lambda *_, **__: record)
+    assert first == second
+    with services.store.read() as connection:
+        shown = message_rows.open_preview(connection, accepted.id, services.store.sealer)
+    assert b"DKIM-Signature" not in shown
+    assert b"4711" not in shown
 
 
 def test_a_batch_is_few_transactions(services, transport):

@@ -1,0 +1,183 @@
+"""DKIM: what is signed verifies elsewhere, whatever the mail looks like (DK1-DK5)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from datetime import UTC, datetime
+
+import dkim as dkimpy
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from dkim.canonicalization import Relaxed
+
+from mailer import Attachment, ConfigError
+from mailer.address import Address
+from mailer.dkim import DkimKey, Signer, make_key
+from mailer.mime import build
+
+AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ADA = Address.parse("Ada <ada@example.org>", "to")
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory) -> Signer:
+    """An RSA key and an ed25519 key for one domain, as an operator makes them."""
+    folder = tmp_path_factory.mktemp("keys")
+    make_key(folder / "rsa.pem")
+    make_key(folder / "ed.pem", ed25519=True)
+    return Signer.load([f"acme.example:s1:{folder / 'rsa.pem'}", f"acme.example:ed:{folder / 'ed.pem'}"])
+
+
+def mail(**changes) -> bytes:
+    fields = {
+        "message_id": "<1@acme.example>", "date": AT, "to": [ADA],
+        "sender": Address.parse("Acme <a@acme.example>", "sender"),
+        "subject": "Hello", "text": "Dear Ada\n", "html": None,
+    }  # fmt: skip
+    return build(**{**fields, **changes})
+
+
+def raw(body: bytes, *headers: bytes) -> bytes:
+    """A mail that our builder would not make, but DKIM has rules for."""
+    return b"\r\n".join([b"From: a@acme.example", b"Subject: x", *headers]) + b"\r\n\r\n" + body
+
+
+CORPUS = {
+    "plain": mail(),
+    "empty body": raw(b""),
+    "only empty lines": raw(b"\r\n\r\n\r\n"),
+    "only blanks": raw(b"  \t \r\n \r\n"),
+    "trailing empty lines": raw(b"Hello\r\n\r\n\r\n"),
+    "trailing blanks": raw(b"Hello  \t\r\nthere \r\n"),
+    "blanks in rows": raw(b"Hello  \t  there\r\n\tyou\r\n"),
+    "dots": raw(b".\r\n..\r\n.hidden\r\n"),
+    "998 octets": raw(b"x" * 998 + b"\r\n"),
+    "folded header": raw(b"x\r\n", b"To: ada@example.org,\r\n\tbob@example.org,\r\n  eve@example.org"),
+    "blanks in headers": raw(b"x\r\n", b"Date:   Sun,  22 Nov 2026\t12:00:00 +0000  "),
+    "header in odd case": raw(b"x\r\n", b"MeSSage-iD: <1@x>"),
+    "twice the same header": raw(b"x\r\n", b"Cc: one@x.example", b"Cc: two@x.example"),
+    "emoji": mail(subject="🎉 Hooray " * 30, text="👋 ä ö ü\n", html="<p>👋</p>"),
+    "long link": mail(html=f'<a href="https://a.example/{"x" * 5000}">here</a>'),
+    "files": mail(attachments=[Attachment(f"{n}.bin", bytes(range(256)) * n, None) for n in range(1, 31)]),
+    "dots in text": mail(text=".\n..\n.\n" * 50),
+    "own headers": mail(headers=[("X-Campaign", "spring  sale " * 20)], cc=[ADA], reply_to=[ADA]),
+}
+
+
+def dns(signer: Signer):
+    records = {f"{key.host}.".encode(): key.record().encode() for key in signer.keys}
+    return lambda name, timeout=5: records.get(name)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_an_independent_verifier_agrees(signer, name):
+    """DK4: dkimpy verifies the RSA signature of every mail, and none after one octet of it changed."""
+    rsa = Signer([key for key in signer.keys if key.algorithm == "rsa-sha256"])
+    signed = rsa.sign(CORPUS[name], "acme.example", AT)
+    assert signed.endswith(CORPUS[name]), "what was there is as it was"
+    assert dkimpy.verify(signed, dnsfunc=dns(signer))
+    assert not dkimpy.verify(signed.replace(b"Subject:", b"Subject:.", 1), dnsfunc=dns(signer))
+    assert not dkimpy.verify(b"From: evil@x.example\r\n" + signed, dnsfunc=dns(signer)), "From is oversigned"
+    assert not dkimpy.verify(signed + b"more\r\n", dnsfunc=dns(signer)), "no l= tag"
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_second_signature_is_right_too(signer, name):
+    """RFC 8463: ed25519 over the hash of what dkimpy makes of the same headers."""
+    key = next(key for key in signer.keys if key.algorithm == "ed25519-sha256")
+    signed = Signer([key]).sign(CORPUS[name], "acme.example", AT)
+    field, rest = _first_field(signed)
+    tags = dict(re.findall(rb"(\w+)=([^;]*)", field))
+    headers = _as_listed(rest, [n.strip() for n in tags[b"h"].split(b":")])
+    unsigned = re.sub(rb"b=[^=;]*=*\s*$", b"b=", field)
+    canonical = Relaxed.canonicalize_headers([*headers, (b"DKIM-Signature", unsigned)])
+    octets = b"".join(n + b":" + v for n, v in canonical).removesuffix(b"\r\n")
+    public = base64.b64decode(re.search("p=(.*)", key.record())[1])
+    signature = base64.b64decode(re.sub(rb"\s", b"", tags[b"b"] + b"=="))
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, hashlib.sha256(octets).digest())
+
+
+def _first_field(signed: bytes) -> tuple[bytes, bytes]:
+    """The value of the first header field, and the header fields after it."""
+    first, rest = re.match(rb"DKIM-Signature:((?:[^\r\n]|\r\n[ \t])*)\r\n(.*)", signed, re.DOTALL).groups()
+    return first, rest.partition(b"\r\n\r\n")[0]
+
+
+def _as_listed(head: bytes, names: list[bytes]) -> list[tuple[bytes, bytes]]:
+    fields = [tuple(f.split(b":", 1)) for f in re.split(rb"\r\n(?![ \t])", head)]
+    found = []
+    for name in names:
+        matching = [f for f in fields if f[0].lower() == name]
+        if matching:
+            fields.remove(matching[-1])
+            found.append((name, matching[-1][1] + b"\r\n"))
+    return found
+
+
+def test_every_attempt_has_the_same_bytes(signer):
+    """MF7: the time is that of the mail, and neither kind of signature has chance in it."""
+    assert signer.sign(CORPUS["emoji"], "acme.example", AT) == signer.sign(
+        CORPUS["emoji"], "acme.example", AT
+    )
+
+
+def test_both_keys_sign_and_the_header_is_folded(signer):
+    """DK1, DK2: two signatures, relaxed/relaxed, From listed twice, no line over 78."""
+    signed = signer.sign(CORPUS["files"], "acme.example", AT).decode()
+    assert signed.count("DKIM-Signature:") == 2
+    assert signed.count("c=relaxed/relaxed; d=acme.example") == 2
+    assert "h=from:from:to:subject:date:message-id:" in signed
+    assert max(map(len, signed.partition("From:")[0].split("\r\n"))) <= 78
+
+
+def test_the_key_is_that_of_the_nearest_domain(signer):
+    """SR1: aligned with the From domain, or not at all."""
+    data = CORPUS["plain"]
+    assert b"d=acme.example" in signer.sign(data, "News.ACME.example", AT)
+    for other in ("example", "evilacme.example", "other.example"):
+        assert signer.sign(data, other, AT) == data
+
+
+def test_a_key_that_proves_nothing_is_refused(tmp_path):
+    """DK1, DK5, RFC 8301: too short, readable by others, not there, not a key: said with the next step."""
+    short = tmp_path / "short.pem"
+    key = generate_private_key(65_537, 1024)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    short.write_bytes(pem)
+    short.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        Signer.load([f"acme.example:s:{short}"])
+    short.chmod(0o600)
+    assert Signer.load([f"acme.example:s:{short}"]).keys[0].bits == 1024
+    short.write_text("no key")
+    for entry, said in {
+        f"acme.example:s:{short}": "no private key",
+        f"acme.example:s:{tmp_path / 'gone'}": "cannot be read",
+        "acme.example": "domain:selector:/path",
+        "acme.example:-:/x": "domain:selector:/path",
+    }.items():
+        with pytest.raises(ConfigError, match=said) as caught:
+            Signer.load([entry])
+        assert "MAILER_DKIM_KEYS" in str(caught.value)
+
+
+def test_the_private_key_is_in_no_repr(signer):
+    """DK5."""
+    assert "private" not in repr(signer.keys[0]).lower()
+    assert "object at" not in repr(signer.keys[0])
+
+
+def test_signing_is_quick(signer):
+    """Linear, and with RSA-2048 about the third of a millisecond that the signature itself takes."""
+    rsa = Signer([key for key in signer.keys if isinstance(key, DkimKey) and key.bits == 2048])
+    began = time.process_time()
+    for _ in range(50):
+        rsa.sign(CORPUS["plain"], "acme.example", AT)
+    assert (time.process_time() - began) / 50 < 0.005
