@@ -36,7 +36,7 @@ def work(
     """
     celery = celery_of(app)
     if pool == "prefork":
-        check_broker(app, "pool prefork")
+        check_broker(app, "use --pool threads")
     stop_without_supervisor()
     if os.geteuid() == 0:
         log.warning("worker.runs_as_root", hint="run it as a user who owns nothing but the data folder")
@@ -50,11 +50,10 @@ def work(
     return 0 if asked and worker.exitcode == 1 else int(worker.exitcode or 0)
 
 
-def check_broker(app: flask.Flask, option: str) -> None:
-    """Raises ConfigError if several processes cannot share the broker."""
+def check_broker(app: flask.Flask, instead: str) -> None:
+    """Raises ConfigError, with what to do ``instead``, if several processes cannot share the broker."""
     if is_memory(str(celery_of(app).conf.broker_url or "")):
-        problem = f"is memory://, which processes cannot share; leave --{option} out, or name a Redis"
-        raise ConfigError("MAILER_BROKER_URL", problem)
+        raise ConfigError("MAILER_BROKER_URL", f"is memory://, which processes cannot share; {instead}")
 
 
 def celery_of(app: flask.Flask) -> Celery:

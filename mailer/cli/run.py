@@ -67,7 +67,7 @@ def worker(concurrency: int, pool: str, processes: int, lanes: str | None, once:
     settings = app.extensions["mailer"].settings
     only = _known(lanes.split(","), settings.lane_names) if lanes else None
     if processes > 1:
-        check_broker(app, "processes")
+        check_broker(app, "leave --processes out, or name a Redis")
         take_over(processes)
     code = work(app, concurrency=concurrency, pool=pool, log_level=settings.log_level, lanes=only)
     click_context().exit(code)

@@ -156,8 +156,8 @@ class Pool:
             self._most = in_use
             self._fewer_until = self.thread.loop.time() + FEWER_SECONDS
             return
-        self._proven = False
-        if not any(channel.opening for channel in self._channels):
+        was_proven, self._proven = self._proven, False
+        if not was_proven or not any(channel.opening for channel in self._channels):
             self.refuse_all(fault)
 
     def fell_silent(self, since: float) -> None:

@@ -136,8 +136,8 @@ def test_redis_never_holds_or_hears_them(kind, redis_url, tmp_path, monkeypatch)
         try:
             host.start_worker()
             assert {wait(app, id_) for id_ in ids} == {"sent"}
-            # The scheduled one may be sent by a worker that is awake, without a wake-up of its own.
-            until(lambda: all(id_.encode() in spy.text() for id_ in ids[:5]), what="MONITOR to hear of each")
+            # A worker that is awake sends most of them without a wake-up of their own.
+            until(lambda: ids[0].encode() in spy.text(), what="MONITOR to hear of the first")
         finally:
             for worker in host.workers:
                 host.kill(worker)

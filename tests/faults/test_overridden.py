@@ -66,7 +66,8 @@ def host(request, any_broker):
 def test_every_accepted_mail_arrives(host, killed):
     """CE3, RT1: early acks, prefetch, requeued deaths: kill -9 in the middle loses and hides nothing."""
     with SmtpPeer(on_copy=lambda _: time.sleep(0.05)) as peer:
-        host.environment["MAILER_SMTP_URL"] = f"smtp://127.0.0.1:{peer.port}"
+        # One connection a process, so that a dead hand held one mail.
+        host.environment["MAILER_SMTP_URL"] = f"smtp://127.0.0.1:{peer.port}?connections=1"
         app = host.app()
         first = host.start_worker()
         with app.app_context():

@@ -132,6 +132,22 @@ def test_a_mark_is_on_all_or_on_none(store, accept):
         assert rows.mark(connection, {"m": [other.id]}, "t", NOW)
 
 
+def test_rows_of_a_batch_are_locked_in_one_order(store, accept):
+    """Two who change several rows must not wait for each other; on SQLite nobody can."""
+    one, other = claim(store, accept(recipients=[("a@x.test", "to"), ("b@x.test", "to")]))
+    with store.begin() as connection:
+        rows.lock(connection, [other.id, one.id])
+        assert rows.mark(connection, {"m": [one.id, other.id]}, "t", NOW) == {"m"}
+
+
+def test_a_job_that_lost_a_lease_does_not_hold_back_its_neighbours(store, accept):
+    """Of a batch, those leave that are still ours; the torn one bears no mark."""
+    [mine], [lost] = claim(store, accept()), claim(store, accept())
+    finish(store, lost, State.DEFERRED, "t", not_before=LATER)
+    with store.begin() as connection:
+        assert rows.mark(connection, {"mine": [mine.id], "lost": [lost.id]}, "t", NOW) == {"mine"}
+
+
 def test_mark_fails_once_the_lease_ran_out(store, accept):
     """The fence: a worker that was frozen past its lease does not send, even if nobody else has it yet."""
     [claimed] = claim(store, accept())
@@ -249,6 +265,10 @@ def test_secrets_are_erased_when_the_message_ends(store, accept):
         assert not message_rows.freeze(connection, frozen, "t", store.sealer), "frozen once"
     finish(store, first, State.SENT)
     with store.read() as connection:
+        row = message_rows.load_sealed(connection, [message])[message]
+        assert message_rows.rendered_of(row, store.sealer) == b"link s3cret"
+        assert message_rows.content_of(row, store.sealer)[1] == {"0": "s3cret"}
+        assert message_rows.sizes(connection, [message])[message] > len(b"link s3cret")
         assert message_rows.open_rendered(connection, message, store.sealer) == b"link s3cret"
         assert message_rows.open_preview(connection, message, store.sealer) == b"link ******"
     finish(store, second, State.SENT)
