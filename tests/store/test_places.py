@@ -85,14 +85,14 @@ def test_a_place_counts_while_its_mail_is_under_way_and_a_span_longer(places):
 
 
 def test_a_worker_that_is_lost_holds_nothing_for_long(places, monkeypatch):
-    """Its places end with their lease, unless it says that it is at it. This test waits 0.5 s."""
-    monkeypatch.setattr("mailer.places.LEASE_SECONDS", 0.3)
+    """Its places end with their lease, unless it says that it is at it. This test waits 1.6 s."""
+    monkeypatch.setattr("mailer.places.LEASE_SECONDS", 1.2)
     one, other = Limit("rate", 1, 9), Limit("other", 1, 9)
     take(places, [[one]])
     kept, _ = take(places, [[other]], "u")
-    time.sleep(0.25)
+    time.sleep(0.8)
     places.keep(kept)
-    time.sleep(0.25)
+    time.sleep(0.8)
     assert take(places, [[one], [other]], "v")[1] == [None, other]
 
 

@@ -299,7 +299,8 @@ def test_it_fits_a_telephone_and_needs_no_script(console, clock, browser, scheme
     page.get_by_role("link", name="Account: ada").click()
     submit("Turn off")
     page.get_by_text("asks for no code any more").wait_for()
-    assert complaints == []
+    # We may be quicker than the page, and be in a field before it puts the cursor there.
+    assert [said for said in complaints if not said.startswith("Autofocus processing was blocked")] == []
     context.close()
     server.shutdown()
     server.server_close()
