@@ -223,6 +223,7 @@ class _Talk:
 
     def __init__(self, peer: SmtpPeer, sock: socket.socket) -> None:
         self.peer, self.script, self.sock = peer, peer.script, sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # several answers are several writes
         self.buffer = b""
         self.encrypted = self.signed_in = False
         self.sender = self.options = ""

@@ -13,6 +13,7 @@ import re
 import time
 from typing import Protocol
 
+from mailer.retry import PROTOCOL_ERROR
 from mailer.transports import Reply, Result, Stage
 from mailer.transports.attempt import Attempt, Command
 from mailer.transports.url import Timeouts
@@ -213,7 +214,7 @@ class Conversation:
         cut_short = not await self._send_text(stuffed)
         answer = await self._wire.answer(self._limits.end_of_data)
         if cut_short and answer.code < 400:
-            self._wire.fail("the server answered before it had the whole text")
+            self._wire.fail(f"{PROTOCOL_ERROR}: the server answered before it had the whole text")
         attempt.answers.append(answer)
         attempt.give(reply_of(answer))
         self.carried += 1

@@ -148,6 +148,7 @@ class Wire(asyncio.Protocol):
         Stops and answers False if a reply comes meanwhile: a server that hangs up has a reason.
         """
         for start in range(0, len(data), CHUNK_BYTES):
+            await asyncio.sleep(0)  # other connections have something to say too, and so may this server
             if not await self.wait(lambda: not self._paused or self._answers, seconds):
                 self.fail(_LATE, timed_out=True)
             if self._answers:
