@@ -82,9 +82,15 @@ class Attempt:
         if self._wake is not None:
             self._wake()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether everyone has a result."""
+        return len(self.results) == len(set(self.parcel.recipients))
+
     def start_again(self) -> None:
         """Forget a connection that turned out closed before it answered anything."""
         self.stage, self.commands, self.answers, self.opening = Stage.CONNECT, [], [], ()
+        self.results = {}
 
     def receipt(self, transport: str) -> Receipt:
         """The answer to the parcel. The conversation is told where not everybody was accepted."""

@@ -300,7 +300,7 @@ class Channel:
     def _may_have_another(self, attempt: Attempt, exc: Broken) -> bool:
         """Whether the connection was at fault: an older one may have been closed long ago (SC21)."""
         conversation = self._conversation
-        if conversation is None or attempt.stage not in (Stage.CONNECT, Stage.MAIL):
+        if conversation is None or attempt.is_answered or attempt.stage not in (Stage.CONNECT, Stage.MAIL):
             return False
         return attempt is conversation.following or (conversation.kept and not exc.timed_out)
 

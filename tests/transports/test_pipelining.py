@@ -114,6 +114,17 @@ def test_a_refused_sender_is_the_answer_and_not_what_follows_from_it() -> None:
     assert peer.verbs() == ["EHLO", "MAIL", "RCPT", "DATA", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]
 
 
+@pytest.mark.parametrize("end", [Close(), Close(reset=True), Raw(b"?\r\n")])
+def test_a_refused_sender_is_the_answer_when_the_connection_is_lost_behind_it(end: Actions) -> None:
+    """SC21: on a kept connection too: an answer is never unsaid, and nothing called refused goes out."""
+    script = Script(mail=[Say(250), Say(451, "4.3.0 later"), Say(250)], rcpt=[Say(250), end, Say(250)])
+    with SmtpPeer(script) as peer:
+        first, refused, last = send_all(peer, some(3))
+    assert results([refused]) == [Result(Stage.MAIL, Reply(451, "4.3.0 later"))]
+    assert all(result.accepted for result in results([first, last]))
+    assert [copy.recipients[0] for copy in peer.accepted] == ["u0@example.org", "u2@example.org"]
+
+
 def test_no_text_for_those_welcomed_behind_a_refused_sender() -> None:
     """SC17: MAIL refused, RCPT welcome, 354: a text, even a lone dot, would reach them. The end."""
     with SmtpPeer(Script(mail=[Say(451, "4.3.0 no"), Say(250)])) as peer:
