@@ -131,7 +131,8 @@ class SmtpPeer:
     """Listens on 127.0.0.1 while its ``with`` block runs. ``port`` 0 takes a free one.
 
     ``turns`` counts how often it had to wait for what the client says next, having said something itself:
-    the round trips. Each takes ``latency`` seconds more. ``most_at_once`` is how many connections there were.
+    the round trips. Each takes ``latency`` seconds more. ``most_at_once`` is how many connections there were;
+    ``resumed`` says of each TLS handshake whether it took up an earlier session.
     """
 
     script: Script = field(default_factory=Script)
@@ -143,6 +144,7 @@ class SmtpPeer:
     latency: float = 0.0
     turns: int = 0
     most_at_once: int = 0
+    resumed: list[bool] = field(default_factory=list)
 
     def __enter__(self) -> SmtpPeer:
         self._used: dict[str, int] = {}
@@ -361,6 +363,7 @@ class _Talk:
     def start_tls(self) -> None:
         assert self.script.tls is not None
         self.sock = self.script.tls.wrap_socket(self.sock, server_side=True)
+        self.peer.resumed.append(bool(self.sock.session_reused))
         self.peer.sockets.append(self.sock)
         self.encrypted, self.buffer = True, b""
 

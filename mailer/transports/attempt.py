@@ -44,6 +44,7 @@ class Attempt:
     may_leave: bool | None = None
     why_not: str = ""
     commands: list[Command] = field(default_factory=list, repr=False)
+    commands_sent: int = 0
     answers: list[Answer] = field(default_factory=list, repr=False)
     opening: tuple[str, ...] = field(default=(), repr=False)
     predecessors: int = 0
@@ -90,7 +91,7 @@ class Attempt:
     def start_again(self) -> None:
         """Forget a connection that turned out closed before it answered anything."""
         self.stage, self.commands, self.answers, self.opening = Stage.CONNECT, [], [], ()
-        self.results = {}
+        self.commands_sent, self.results = 0, {}
 
     def receipt(self, transport: str) -> Receipt:
         """The answer to the parcel. The conversation is told where not everybody was accepted."""
@@ -108,7 +109,7 @@ class Attempt:
         told.extend(self.opening)
         if self.predecessors:
             told.remark(f"{self.predecessors} messages before this one")
-        said = [_shown(command, self.parcel) for command in self.commands]
+        said = [_shown(command, self.parcel) for command in self.commands[: self.commands_sent]]
         if self.text_sent:
             said.append(f"({len(self.text)} octets of text)")
         for words, answer in itertools.zip_longest(said, self.answers):

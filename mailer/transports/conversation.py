@@ -125,6 +125,7 @@ class Conversation:
             attempt.commands.insert(0, _RSET)
         self._left_open = True
         at_once = attempt.commands[: self._at_once(attempt)]
+        attempt.commands_sent = len(at_once)
         return b"".join([command.line for command in at_once]), len(at_once)
 
     def _at_once(self, attempt: Attempt) -> int:
@@ -139,6 +140,7 @@ class Conversation:
                 if refused or (command is _DATA and not welcome):
                     return False
                 self._wire.send(command.line, 1)
+                attempt.commands_sent += 1
             if not refused:
                 attempt.stage = command.stage
             answer = await self._wire.answer(self._seconds(command.stage))

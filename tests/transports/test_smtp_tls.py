@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import logging
 import ssl
 from pathlib import Path
@@ -191,3 +193,54 @@ def test_the_password_is_nowhere_to_be_read(
     assert PASSWORD not in seen
     assert encoded not in seen
     assert "••••••" in seen
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_second_connection_takes_up_the_session_of_the_first(
+    authority: Authority, version: ssl.TLSVersion, implicit: bool
+) -> None:
+    """SC10: verified once, resumed from then on: a handshake costs milliseconds and a round trip more."""
+    context = authority.context("127.0.0.1")
+    context.maximum_version = version
+    security = Security.IMPLICIT if implicit else Security.REQUIRED
+    with SmtpPeer(script(context, implicit_tls=implicit)) as peer:
+        given = {"ca_file": authority.ca_file, "security": security, "max_messages": 1, "connections": 1}
+        accepted = send_several(peer, 3, **given, **SIGNED_IN)
+    assert accepted == 3
+    assert peer.resumed == [False, True, True]
+
+
+def test_a_session_that_the_server_forgot_is_no_harm(authority: Authority) -> None:
+    """A server that was started anew knows no old session: a whole handshake, and verified again."""
+    with SmtpPeer(script(authority.context("127.0.0.1"))) as peer:
+        config = SmtpConfig("127.0.0.1", peer.port, ca_file=authority.ca_file, timeouts=QUICK, max_messages=1)
+        transport = SmtpTransport(dataclasses.replace(config, **SIGNED_IN))
+        assert transport.transmit([PARCEL], Leave())[0].results["ada@example.org"].accepted
+        peer.script.tls = authority.context("127.0.0.1")
+        assert transport.transmit([PARCEL], Leave())[0].results["ada@example.org"].accepted
+        peer.script.tls = authority.context("mail.other.example")
+        result = transport.transmit([PARCEL], Leave())[0].results["ada@example.org"]
+        transport.close()
+    assert result.stage is Stage.TLS
+    assert "certificate is not valid" in result.problem
+    assert not any(peer.resumed)
+
+
+def test_no_session_is_taken_over_from_an_unverified_server(
+    authority: Authority, good: ssl.SSLContext
+) -> None:
+    """SC10: what one transport took without looking proves nothing to another."""
+    with SmtpPeer(script(good)) as peer:
+        assert send(peer, verify=False, **SIGNED_IN).accepted
+        assert send(peer, **SIGNED_IN).stage is Stage.TLS
+    assert peer.resumed[:1] == [False]
+    assert peer.verbs().count("AUTH") == 1
+
+
+def send_several(peer: SmtpPeer, count: int, **fields: object) -> int:
+    """How many of so many messages, one after the other, are accepted."""
+    given = {"host": "127.0.0.1", "port": peer.port, "timeouts": QUICK, **fields}
+    with contextlib.closing(SmtpTransport(SmtpConfig(**given))) as transport:  # type: ignore[arg-type]
+        receipts = [transport.transmit([PARCEL], Leave())[0] for _ in range(count)]
+    return sum(receipt.results["ada@example.org"].accepted for receipt in receipts)
