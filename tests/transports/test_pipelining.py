@@ -62,7 +62,7 @@ def test_distance_costs_a_round_trip_a_mail() -> None:
         started = time.monotonic()
         assert all(result.accepted for result in results(carrier.transmit(some(10), Leave())))
         taken = time.monotonic() - started
-    assert 12 * 0.03 <= taken < 20 * 0.03
+    assert 12 * 0.03 <= taken < 30 * 0.03
 
 
 def test_nothing_is_sent_ahead_of_tls_and_the_password(tmp_path: Path) -> None:
