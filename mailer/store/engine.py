@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
@@ -125,9 +126,14 @@ class Store:
 def close_with(owner: object, engine: Engine) -> None:
     """Close the engine's connections once its owner is dropped; a process that ends needs no help.
 
-    A test suite that makes an application per test would otherwise run out of files.
+    A test suite that makes an application per test would otherwise run out of files. A forked child lets go
+    of its parent's connections without a word: a good-bye on a shared socket would end them for the parent.
     """
-    weakref.finalize(owner, engine.dispose).atexit = False
+    weakref.finalize(owner, _close, engine, os.getpid()).atexit = False
+
+
+def _close(engine: Engine, pid: int) -> None:
+    engine.dispose(close=os.getpid() == pid)
 
 
 @contextmanager

@@ -10,10 +10,14 @@ import weakref
 from contextlib import ExitStack
 
 import pytest
+import sqlalchemy as sa
 
 from mailer import Mailer, send_email
 from mailer.dev import WebServer
 from mailer.inbox import Inbox
+from mailer.sealing import Sealer
+from mailer.store import Store, create_engine
+from mailer.store.engine import close_with
 from tests.delivery.conftest import build
 
 SELECT_LIMIT = 1_024
@@ -46,6 +50,22 @@ def test_a_dropped_application_is_gone_with_its_connections(tmp_path, database):
     gc.collect()
     assert [app() for app in dropped] == [None] * 3
     assert open_files() <= before
+
+
+def test_a_forked_child_that_drops_it_leaves_the_parents_connections_alone(tmp_path, fresh_postgres_url):
+    """Processes share the socket after a fork: what a child says on it, the parent's database hears."""
+    store = Store(create_engine(fresh_postgres_url), Sealer([b"k" * 32]))
+    close_with(store, engine := store.engine)
+    with store.read() as connection:
+        mine = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    child = os.fork()
+    if child == 0:
+        del store
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == mine
+    engine.dispose()
 
 
 def test_pages_are_served_by_a_process_with_many_open_files(tmp_path, alone):
