@@ -10,6 +10,8 @@ from mailer.breaker import wake_all
 from mailer.errors import InvalidMessage
 from mailer.providers import ways_of
 from mailer.services import Services
+from mailer.slowdown import RECOVERY
+from mailer.store import slow_domains
 from mailer.store import transports as rows
 from mailer.store.transports import PAUSED, RESTING, WORKING, Counts, TransportRow
 from mailer.transports.ways import Routing, Way
@@ -19,7 +21,10 @@ LATELY = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """One configured transport. ``why`` is empty while it works; ``carried`` is of the last hour."""
+    """One configured transport. ``why`` is empty while it works; ``carried`` is of the last hour.
+
+    ``slow`` are domains that asked for less, and how often what may go there is halved now.
+    """
 
     name: str
     setting: str
@@ -31,6 +36,7 @@ class Carrier:
     why: str
     by: str | None
     carried: Counts
+    slow: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: instants in ISO 8601."""
@@ -47,6 +53,7 @@ class Carrier:
             "why": self.why or None,
             "by": self.by,
             "last_hour": asdict(self.carried),
+            "slow_domains": self.slow,
             "routing": limits,
         }
 
@@ -56,15 +63,19 @@ def carriers(services: Services) -> list[Carrier]:
     since = services.now() - LATELY
     with services.store.read() as connection:
         known, carried = rows.all_transports(connection), rows.counted(connection, since)
+        halved = slow_domains.slow(connection, services.now(), RECOVERY)
     return [
-        _carrier(way, known.get(way.name), carried.get(way.name, Counts()))
+        _carrier(
+            way,
+            known.get(way.name) or TransportRow(way.name, WORKING, 0, None),
+            carried.get(way.name, Counts()),
+            {domain: number for (name, domain), number in sorted(halved.items()) if name == way.name},
+        )
         for way in ways_of(services.transport)
     ]
 
 
-def _carrier(way: Way, row: TransportRow | None, carried: Counts) -> Carrier:
-    if row is None:
-        return Carrier(way.name, way.setting, way.routing, WORKING, None, None, None, "", None, carried)
+def _carrier(way: Way, row: TransportRow, carried: Counts, slow: dict[str, int]) -> Carrier:
     return Carrier(
         way.name,
         way.setting,
@@ -76,6 +87,7 @@ def _carrier(way: Way, row: TransportRow | None, carried: Counts) -> Carrier:
         row.words or "",
         row.by,
         carried,
+        slow,
     )
 
 
@@ -85,6 +97,11 @@ def terms(routing: Routing, limits_only: bool = False) -> list[str]:
     names += [] if limits_only else ["weight", "senders", "lanes"]
     given = ((name, getattr(routing, name)) for name in names)
     return [f"{name}={_written(value)}" for name, value in given if value not in (None, frozenset())]
+
+
+def slowed(carrier: Carrier) -> str:
+    """The domains it is slower to, and what part of the usual goes there: "x.example at 1/4"."""
+    return ", ".join(f"{domain} at 1/{2**halvings}" for domain, halvings in carrier.slow.items())
 
 
 def _written(value: object) -> str:
@@ -115,4 +132,15 @@ def check(services: Services, name: str) -> None:
         raise InvalidMessage("name", f"is none of the transports; there are: {', '.join(names)}")
 
 
-__all__ = ["PAUSED", "RESTING", "WORKING", "Carrier", "carriers", "check", "pause", "resume", "terms"]
+__all__ = [
+    "PAUSED",
+    "RESTING",
+    "WORKING",
+    "Carrier",
+    "carriers",
+    "check",
+    "pause",
+    "resume",
+    "slowed",
+    "terms",
+]

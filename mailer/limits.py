@@ -19,6 +19,7 @@ import redis
 from mailer.errors import StoreError
 from mailer.places import LEASE_SECONDS, Limit, Places, RedisPlaces, Refused, StorePlaces, Taken
 from mailer.retry import LIMITED
+from mailer.slowdown import BASE_CONCURRENCY, BASE_RATE, Slowdowns
 from mailer.telemetry import log
 from mailer.transports import Parcel, Result, Stage
 from mailer.transports.gates import Hold
@@ -36,9 +37,16 @@ _MOST_TURNS = 10_000
 class SharedLimits:
     """The `mailer.transports.gates.Limits` of an application. Safe to use from several threads."""
 
-    def __init__(self, stored: StorePlaces, client: Callable[[], redis.Redis | None], prefix: str) -> None:
+    def __init__(
+        self,
+        stored: StorePlaces,
+        slowdowns: Slowdowns,
+        client: Callable[[], redis.Redis | None],
+        prefix: str,
+    ) -> None:
         """``client`` answers the Redis that all workers share, None if there is none; it may raise."""
-        self._stored, self._client, self._prefix = stored, client, prefix
+        self._stored, self._slowdowns = stored, slowdowns
+        self._client, self._prefix = client, prefix
         self._redis: RedisPlaces | None = None
         self._redis_away_until = float("-inf")
         self._turns = Turns()
@@ -46,7 +54,7 @@ class SharedLimits:
     @contextlib.contextmanager
     def hold(self, way: Way, parcels: Sequence[Parcel]) -> Iterator[Hold]:
         """Take places for as many as may go; they are given back at the end of the block."""
-        wanted = limits_of(way, parcels)
+        wanted = limits_of(way, parcels, self._slowdowns.halvings(way))
         if not any(wanted):
             yield Hold(parcels)
             return
@@ -56,7 +64,8 @@ class SharedLimits:
             yield self._sorted_out(way, some, answers, later)
 
     def learn(self, way: Way, results: Mapping[str, Result]) -> None:
-        """Nothing is learnt."""
+        """Slow down for the domains whose servers ask for it."""
+        self._slowdowns.learn(way, results)
 
     # Taking places
 
@@ -174,8 +183,10 @@ class Turns:
         return min(end - now, MOST_WAIT_SECONDS)
 
 
-def limits_of(way: Way, parcels: Sequence[Parcel]) -> list[list[Limit]]:
-    """The limits that each parcel is under, those of its domains first.
+def limits_of(
+    way: Way, parcels: Sequence[Parcel], halvings: Mapping[str, int] | None = None
+) -> list[list[Limit]]:
+    """The limits that each parcel is under, those of its domains first, halved for some of these so often.
 
     A transport sends no more at once than it has connections, so only so many take places for that.
     """
@@ -185,7 +196,7 @@ def limits_of(way: Way, parcels: Sequence[Parcel]) -> list[list[Limit]]:
         [Limit(f"{way.name}, concurrency", routing.concurrency, of_all=True)] if routing.concurrency else []
     )
     return [
-        [*_of_domains(way, parcel), *(at_once if place < connections else ()), *rate]
+        [*_of_domains(way, parcel, halvings or {}), *(at_once if place < connections else ()), *rate]
         for place, parcel in enumerate(parcels)
     ]
 
@@ -198,15 +209,19 @@ def rate_limit(key: str, rate: float | None, of_all: bool = False) -> list[Limit
     return [Limit(key, most, most / rate, of_all)]
 
 
-def _of_domains(way: Way, parcel: Parcel) -> list[Limit]:
+def _of_domains(way: Way, parcel: Parcel, halvings: Mapping[str, int]) -> list[Limit]:
     routing = way.routing
-    if routing.domain_rate is None and routing.domain_concurrency is None:
+    if routing.domain_rate is None and routing.domain_concurrency is None and not halvings:
         return []
     found: list[Limit] = []
     for domain in sorted({domain_of(recipient) for recipient in parcel.recipients}):
-        found += rate_limit(f"{way.name} to {domain}, rate", routing.domain_rate)
-        if routing.domain_concurrency:
-            found.append(Limit(f"{way.name} to {domain}, concurrency", routing.domain_concurrency))
+        rate, at_once = routing.domain_rate, routing.domain_concurrency
+        if halved := halvings.get(domain, 0):
+            rate = (rate or BASE_RATE) / 2**halved
+            at_once = max(1, (at_once or BASE_CONCURRENCY) >> halved)
+        found += rate_limit(f"{way.name} to {domain}, rate", rate)
+        if at_once:
+            found.append(Limit(f"{way.name} to {domain}, concurrency", at_once))
     return found
 
 

@@ -10,6 +10,7 @@ from mailer.breaker import Breaker, Rest
 from mailer.config import Settings
 from mailer.limits import SharedLimits
 from mailer.places import StorePlaces
+from mailer.slowdown import Slowdowns
 from mailer.store import Store
 from mailer.tally import Tally
 from mailer.transports import Transport
@@ -34,7 +35,8 @@ def transport_for(
     ways = ways_for(settings, flask_config)
     if len(ways) == 1 and isinstance(ways[0].transport, LocalTransport):
         return ways[0].transport
-    limits = SharedLimits(StorePlaces(store, now), redis, settings.queue_prefix)
+    places, slowdowns = StorePlaces(store, now), Slowdowns(store, now)
+    limits = SharedLimits(places, slowdowns, redis, settings.queue_prefix)
     breaker = Breaker(store, now, Rest(settings.retry_backoff, settings.retry_backoff_max))
     return Route(ways, breaker, limits, Tally(store, now))
 

@@ -35,6 +35,8 @@ def _lines(carrier: Carrier) -> list[str]:
     lines = [f"{carrier.name:<24} {_state(carrier):<28} {numbers}  {limits}".rstrip()]
     if carrier.state != WORKING and carrier.why:
         lines.append(f"  {carrier.why}")
+    if carrier.slow:
+        lines.append(f"  slowed down, as their servers asked: {carriers.slowed(carrier)}")
     return lines
 
 

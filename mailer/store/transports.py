@@ -31,12 +31,15 @@ _ALL = sa.select(transports)
 
 @dataclass(frozen=True, slots=True)
 class TransportRow:
-    """How one transport stands. ``until`` and ``probed_at`` are of one that rests, ``by`` of one paused."""
+    """How one transport stands. ``until`` and ``probed_at`` are of one that rests, ``by`` of one paused.
+
+    ``since`` is None for one that always worked.
+    """
 
     name: str
     state: str
     faults: int
-    since: datetime
+    since: datetime | None
     until: datetime | None = None
     probed_at: datetime | None = None
     reason: str | None = None

@@ -33,6 +33,7 @@ def transports() -> Answer:
         "console/_transports.html" if refresh else "console/transports.html",
         found=carriers.carriers(services()),
         terms=carriers.terms,
+        slowed=carriers.slowed,
         may_pause=may(Role.ADMIN),
         notice=DONE.get(flask.request.args.get("done", "")),
     )

@@ -120,6 +120,16 @@ def test_a_pause_holds_until_it_is_resumed(app, peers):
     assert len(peers[1].accepted) == 1, "what waited was due at once"
 
 
+def test_domains_that_asked_for_less_are_named(app, peers):
+    """SR6: for how much of the usual is left, in the table and the JSON."""
+    peers[1].script.rcpt = Say(451, "4.7.1 too much mail from you")
+    send(app)
+    out = run(app, "transports")[1]
+    assert "  slowed down, as their servers asked: x.test at 1/2" in out.splitlines()
+    found = json.loads(run(app, "transports", "--json")[1])
+    assert [carrier["slow_domains"] for carrier in found] == [{}, {"x.test": 1}]
+
+
 def test_another_name_is_refused(app):
     """The answer names those there are."""
     for deed in ("pause", "resume"):

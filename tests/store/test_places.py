@@ -120,13 +120,15 @@ from datetime import UTC, datetime
 from mailer.limits import SharedLimits
 from mailer.places import StorePlaces
 from mailer.sealing import Sealer
+from mailer.slowdown import Slowdowns
 from mailer.store import Store, create_engine
 from mailer.transports import Parcel
 from mailer.transports.local import MemoryTransport
 from mailer.transports.ways import Routing, Way
 url, redis_url = sys.argv[1:]
-stored = StorePlaces(Store(create_engine(url), Sealer([b"k" * 32])), lambda: datetime.now(UTC))
-shared = SharedLimits(stored, lambda: redis.Redis.from_url(redis_url) if redis_url else None, "test")
+now, store = lambda: datetime.now(UTC), Store(create_engine(url), Sealer([b"k" * 32]))
+client = (lambda: redis.Redis.from_url(redis_url) if redis_url else None)
+shared = SharedLimits(StorePlaces(store, now), Slowdowns(store, now), client, "test")
 way = Way("ses", MemoryTransport(), Routing(rate=20, concurrency=2))
 batch = [Parcel(f"m{n}", "a@x.test", (f"b{n}@y.test",), b"") for n in range(15)]
 print("ready", flush=True)
@@ -164,6 +166,17 @@ def test_processes_together_never_exceed_a_limit(store, redis_url, where):
     assert len(ends) >= 20, "and they do leave"
 
 
+class NobodySlow:
+    """No domain asked for less."""
+
+    def halvings(self, way):
+        return {}
+
+
+def limits_on(places, client=lambda: None):
+    return SharedLimits(places, NobodySlow(), client, "test")
+
+
 def hold(shared, way, parcels):
     with shared.hold(way, parcels) as held:
         return held
@@ -175,7 +188,7 @@ def way(**routing):
 
 def test_who_finds_no_place_waits_for_a_turn(shared):
     """At no cost: each is due when its turn may have come, so no backlog is looked at all the time."""
-    process = SharedLimits(shared, lambda: None, "test")
+    process = limits_on(shared)
     batch = [parcel(id=f"m{n}") for n in range(50)]
     first = hold(process, way(rate=10), batch)
     assert [p.id for p in first.going] == ["m0", "m1", "m2"], "a quarter of a second's"
@@ -201,7 +214,7 @@ def test_a_critical_mail_does_not_queue_behind_bulk():
 
 def test_a_full_domain_holds_up_no_other(shared):
     """RT11: mail to other domains goes on with the same batch."""
-    process = SharedLimits(shared, lambda: None, "test")
+    process = limits_on(shared)
     batch = [
         parcel(f"a@{'slow' if n % 2 else 'quick'}{n * (n % 2 == 0)}.test", id=f"m{n}") for n in range(10)
     ]
@@ -213,7 +226,7 @@ def test_a_full_domain_holds_up_no_other(shared):
 
 def test_places_for_connections_only(shared):
     """A batch takes no more places than its transport has connections; the rest of it rides along."""
-    process = SharedLimits(shared, lambda: None, "test")
+    process = limits_on(shared)
     batch = [parcel(id=f"m{n}") for n in range(50)]
     with process.hold(way(concurrency=1), batch) as one:
         assert len(one.going) == 50  # a transport in memory has one
@@ -227,7 +240,7 @@ def test_without_redis_the_store_counts(shared, store):
     """Redis that is away is left alone for a while; the limit holds all the same."""
     away = redis.Redis(port=free_port(), socket_connect_timeout=0.2)
     asked = []
-    process = SharedLimits(shared, lambda: asked.append(1) or away, "test")
+    process = limits_on(shared, lambda: asked.append(1) or away)
     batch = [parcel(id=f"m{n}") for n in range(10)]
     assert len(hold(process, way(rate=4), batch).going) == 1
     assert len(hold(process, way(rate=4), batch).going) == 1
@@ -236,9 +249,9 @@ def test_without_redis_the_store_counts(shared, store):
         assert transports.all_transports(connection) == {}
 
 
-def test_no_limit_costs_nothing(store):
+def test_no_limit_costs_nothing():
     """No statement, no round trip."""
-    process = SharedLimits(StorePlaces(None, now), lambda: 1 / 0, "test")
+    process = limits_on(StorePlaces(None, now), lambda: 1 / 0)
     batch = [parcel()]
     assert hold(process, way(), batch).going == batch
 

@@ -102,6 +102,7 @@ BOTH = (
     "messages",
     "places",
     "queries",
+    "slow_domains",
     "sweeps",
     "transports",
     "workers",
