@@ -6,6 +6,7 @@ import json
 import signal
 import time
 
+import redis
 from click.testing import CliRunner
 from flask.cli import ScriptInfo
 
@@ -136,6 +137,9 @@ def test_workers_together_keep_to_a_rate(dispatcher):
         assert peer.times[-1] - peer.times[0] < 10
         assert {d.attempts for id_ in ids for d in view(app, id_).deliveries} == {1}
     assert len(peer.accepted) == 50
+    with redis.Redis.from_url(dispatcher.environment["MAILER_BROKER_URL"]) as client:
+        assert client.keys("test-*:places:slow, rate"), "they counted in the broker's Redis"
+    assert "limits.redis_away" not in dispatcher.logs()
 
 
 def test_a_slow_domain_holds_up_no_other(dispatcher):

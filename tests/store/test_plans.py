@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from mailer.store import deliveries as rows
-from mailer.store import sweeps
+from mailer.store import sweeps, transports
 from tests.store.backlog import pile_up, plan_of
 from tests.store.conftest import NOW
 
@@ -22,6 +22,7 @@ STATEMENTS = {
     "look": (lambda c: rows.waiting(c, ["critical"], NOW), {"due"}),
     "publish": (lambda c: sweeps.due(c, "bulk", NOW, LEASE, 8), {"due"}),
     "reap": (lambda c: sweeps.reap(c, NOW, crash_limit=3, unknown_limit=3), {"leases", "state"}),
+    "wake": (lambda c: transports.wake(c, NOW), {"state"}),
     "expire": (lambda c: sweeps.expire(c, NOW), {"expiring"}),
 }
 

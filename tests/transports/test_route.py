@@ -82,6 +82,7 @@ def test_the_last_fault_is_the_answer_where_nobody_is_left() -> None:
         Script(data=Say(451, "4.3.0 later")),
         Script(text=Say(451, "4.3.0 later")),
         Script(text=Say(554, "5.6.0 no")),
+        Script(text=Say(530, "5.7.0 log in first")),
         Script(in_text=Close()),
     ],
     ids=str,
