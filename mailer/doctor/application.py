@@ -89,7 +89,7 @@ def dkim(patient: Patient) -> Iterator[Finding]:
             found = f"{key.host} has {key.bits} bits, and some receivers take {ENOUGH_BITS} at least"
             yield warning("dkim", found, "make a new one with: mailer dkim new")
         else:
-            yield ok("dkim", f"{key.host}, {key.algorithm}")
+            yield ok("dkim", f"{key.host}, {key.algorithm}; mailer dkim show says what DNS must hold")
     if sender is not None and not signer.keys_for(Address.parse(sender, "sender").domain):
         found = "no key is for the domain of MAILER_DEFAULT_SENDER, so its mails are not signed"
         yield warning("dkim", found, "add one to MAILER_DKIM_KEYS")

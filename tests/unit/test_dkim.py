@@ -12,12 +12,19 @@ import dkim as dkimpy
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import (
+    RSAPrivateNumbers,
+    RSAPublicNumbers,
+    generate_private_key,
+    rsa_crt_dmp1,
+    rsa_crt_dmq1,
+    rsa_crt_iqmp,
+)
 from dkim.canonicalization import Relaxed
 
 from mailer import Attachment, ConfigError
 from mailer.address import Address
-from mailer.dkim import DkimKey, Signer, make_key
+from mailer.dkim import Signer, make_key
 from mailer.mime import build
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -143,14 +150,33 @@ def test_the_key_is_that_of_the_nearest_domain(signer):
         assert signer.sign(data, other, AT) == data
 
 
-def test_a_key_that_proves_nothing_is_refused(tmp_path):
-    """DK1, DK5, RFC 8301: too short, readable by others, not there, not a key: said with the next step."""
-    short = tmp_path / "short.pem"
-    key = generate_private_key(65_537, 1024)
-    pem = key.private_bytes(
+def pem(key) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    short.write_bytes(pem)
+
+
+def key_of_648_bits():
+    """Of two Mersenne primes: nobody makes such a key any more, the library neither."""
+    p, q, e = 2**521 - 1, 2**127 - 1, 65_537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    crt = rsa_crt_dmp1(d, p), rsa_crt_dmq1(d, q), rsa_crt_iqmp(p, q)
+    return RSAPrivateNumbers(p, q, d, *crt, RSAPublicNumbers(e, p * q)).private_key()
+
+
+def test_a_key_too_short_to_prove_anything_is_refused(tmp_path):
+    """DK1, RFC 8301 section 3.2: nobody may sign with less than 1,024 bits."""
+    path = tmp_path / "short.pem"
+    path.touch(0o600)
+    path.write_bytes(pem(key_of_648_bits()))
+    with pytest.raises(ConfigError, match="648 bits, too short"):
+        Signer.load([f"acme.example:s:{path}"])
+
+
+def test_a_key_that_proves_nothing_is_refused(tmp_path):
+    """DK1, DK5: readable by others, not there, not a key: said with the next step."""
+    short = tmp_path / "short.pem"
+    short.write_bytes(pem(generate_private_key(65_537, 1024)))
     short.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         Signer.load([f"acme.example:s:{short}"])
@@ -174,10 +200,21 @@ def test_the_private_key_is_in_no_repr(signer):
     assert "object at" not in repr(signer.keys[0])
 
 
-def test_signing_is_quick(signer):
-    """Linear, and with RSA-2048 about the third of a millisecond that the signature itself takes."""
-    rsa = Signer([key for key in signer.keys if isinstance(key, DkimKey) and key.bits == 2048])
-    began = time.process_time()
-    for _ in range(50):
-        rsa.sign(CORPUS["plain"], "acme.example", AT)
-    assert (time.process_time() - began) / 50 < 0.005
+def test_signing_costs_little_more_than_the_key_itself(signer):
+    """Issue 4: reading and normalising a mail of 12 KB takes less than half as long as RSA-2048 does."""
+    (rsa,) = (key for key in signer.keys if key.bits == 2048)
+    row = '<tr><td style="padding: 8px">Item</td>  <td>EUR 1,99</td></tr>\n'
+    data = mail(text="Item  EUR 1,99\n" * 60, html=row * 160)
+    whole = least_seconds(lambda: Signer([rsa]).sign(data, "acme.example", AT))
+    assert whole < 1.5 * least_seconds(lambda: rsa.sign(data[:500]))
+
+
+def least_seconds(call) -> float:
+    """The quickest of some runs, by the processor's time: other work on the machine must not count."""
+    runs = []
+    for _ in range(15):
+        began = time.process_time()
+        for _ in range(20):
+            call()
+        runs.append((time.process_time() - began) / 20)
+    return min(runs)
