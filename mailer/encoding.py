@@ -35,6 +35,7 @@ _QUOTABLE_FILENAME = re.compile(
     r"[A-Za-z0-9!#$&'()+,.;=@^_`{}~\[\]-]+(?: [A-Za-z0-9!#$&'()+,.;=@^_`{}~\[\]-]+)*"
 )
 
+_ENCODED_BLANK = re.compile(rb"=(?:20|09)\r\n")
 _OVERLONG = re.compile(rb"^([^\r\n]{74,})(=(?:20|09))(?=\r\n)", re.MULTILINE)
 
 
@@ -97,9 +98,11 @@ def parameter(name: str, value: str) -> list[str]:
     return [f"{name}*{n}*={piece}" for n, piece in enumerate(pieces)]
 
 
-def crlf(text: str) -> str:
+def crlf(octets: bytes) -> bytes:
     """Every line end as CRLF (MF4)."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    if b"\r" in octets:
+        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return octets.replace(b"\n", b"\r\n")
 
 
 def text_body(text: str) -> tuple[str, bytes]:
@@ -108,7 +111,7 @@ def text_body(text: str) -> tuple[str, bytes]:
     Quoted-printable or base64, whichever is shorter: lines of at most 76, no octet but 9, 10, 13 and 32 to
     126, no blank at the end of a line, no line that is a lone dot, nothing that looks like a boundary.
     """
-    octets = crlf(text).encode("utf-8", "replace")
+    octets = crlf(text.encode("utf-8", "replace"))
     lines = _quoted_printable(octets)
     if len(lines) <= base64_length(len(octets)):
         return "quoted-printable", lines
@@ -118,7 +121,7 @@ def text_body(text: str) -> tuple[str, bytes]:
 def _quoted_printable(octets: bytes) -> bytes:
     # The line end added here tells b2a_qp to end its soft breaks in CRLF; it goes again afterwards.
     lines = binascii.b2a_qp(octets + b"\r\n", istext=True)
-    if b"=20\r\n" in lines or b"=09\r\n" in lines:
+    if _ENCODED_BLANK.search(lines) is not None:
         # b2a_qp makes room for a blank at the end of a line, not for the three octets that encode it.
         lines = _OVERLONG.sub(rb"\1=\r\n\2", lines)
     # A soft break can leave a dot on a line of its own, which a careless relay takes for the end (IN4).

@@ -168,7 +168,7 @@ def _file(item: Attachment, kind: str) -> _Part:
     if item.is_mail:
         # Never base64 (RFC 2046 section 5.2.1); `Attachment` made sure that it is 7-bit.
         lines.append("Content-Transfer-Encoding: 7bit")
-        body = crlf(item.content.decode("ascii")).encode("ascii")
+        body = crlf(item.content)
     else:
         lines.append("Content-Transfer-Encoding: base64")
         body = base64_body(item.content)
