@@ -11,7 +11,6 @@ import time
 from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.message import EmailMessage
-from email.utils import getaddresses
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +22,7 @@ from mailer.encoding import base64_body, base64_length, crlf, encoded_words, tex
 from mailer.errors import InvalidMessage
 from mailer.message import Message
 from mailer.mime import build, encoded_size
+from tests.reading import check_wire, parsed, people, text_of, with_crlf
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 SEPARATORS = [
@@ -49,48 +49,8 @@ def built(**fields: object) -> bytes:
     return build(**(defaults | fields))
 
 
-def parsed(data: bytes) -> EmailMessage:
-    """As the standard library reads it, which must find nothing to complain about."""
-    mail = email.message_from_bytes(data, policy=email.policy.default)
-    for part in mail.walk():
-        assert not part.defects
-        for name in part:
-            if name not in ("To", "Cc", "From", "Reply-To"):  # its parser stumbles over long names
-                assert not part[name].defects
-    return mail
-
-
-def people(data: bytes, header: str) -> list[tuple[str, str]]:
-    """(name, address) by RFC 2047 section 6.2: blanks between encoded words are dropped."""
-    raw = email.message_from_bytes(data)[header]
-    unfolded = str(raw).replace("\r\n", "").replace("\n", "")
-    return [(str(make_header(decode_header(name))), spec) for name, spec in getaddresses([unfolded])]
-
-
-def check_wire(data: bytes, foldable: bool = True) -> None:
-    """MF2, MF3, MF4: what holds for every mail."""
-    assert data.endswith(b"\r\n")
-    assert data.isascii()
-    lines = data.split(b"\r\n")
-    assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines)
-    assert max(map(len, lines)) <= 998
-    assert b"." not in lines
-    head = data.partition(b"\r\n\r\n")[0].split(b"\r\n")
-    assert all(line.strip() for line in head)
-    if foldable:
-        assert max(map(len, head)) <= 78
-
-
 def fields_of(data: bytes) -> list[str]:
     return [name.lower() for name in email.message_from_bytes(data)]
-
-
-def text_of(part: EmailMessage) -> str:
-    return part.get_payload(decode=True).decode()
-
-
-def with_crlf(text: str) -> str:
-    return re.sub("\r\n|\r|\n", "\r\n", text)
 
 
 FULL = {
