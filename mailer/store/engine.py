@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
+from mailer.store.forking import Transactions
 from mailer.store.write_lock import BUSY_SECONDS, LONG_NAP, NAP, WriteLock
 
 _READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
@@ -70,7 +71,8 @@ def _keep_to_owner(path: Path, _connection: Any, _record: Any) -> None:
 
 def set_up_sqlite(engine: Engine) -> None:
     """Make an SQLite engine durable and free of lock upgrades: WAL, fully synchronous, BEGIN IMMEDIATE."""
-    lock = WriteLock()
+    lock, transactions = WriteLock(), Transactions()
+    sa.event.listen(engine, "checkin", transactions.ended)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
@@ -83,6 +85,7 @@ def set_up_sqlite(engine: Engine) -> None:
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
+        transactions.begun(connection.connection.dbapi_connection)
         if options.get(_READ_ONLY):
             connection.exec_driver_sql("BEGIN")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -59,6 +60,34 @@ def test_a_child_waits_in_a_line_of_its_own():
         lock._wait(_Free(), 1, (0, 0))
         os._exit(0 if lock._first_in_line.acquire(blocking=False) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_child_does_not_take_its_parents_locks_for_its_own(url):
+    """SQLite knows its locks by process: a child forked while a thread commits would never write again."""
+    store = Store(create_engine(url), Sealer([b"k" * 32]))
+    writing = threading.Event()
+
+    def write() -> None:
+        with store.begin():
+            writing.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    writing.wait()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            store.engine.dispose(close=False)
+            with store.begin_soon(1):
+                status = 0
+        finally:
+            os._exit(status)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with store.begin_soon():  # and the parent goes on
+        pass
 
 
 class _Free:
