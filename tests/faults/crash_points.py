@@ -21,8 +21,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailer import breaker, tally
+from mailer import breaker, slowdown, tally
 from mailer.breaker import Breaker
+from mailer.limits import SharedLimits
 from mailer.services import Services
 from mailer.tally import Tally
 from mailer.transports.route import Route
@@ -95,9 +96,11 @@ def _forget_the_time(services: Services) -> None:
     route = services.transport
     if isinstance(route, Route):
         assert isinstance(route.gates, Breaker)
+        assert isinstance(route.limits, SharedLimits)
         assert isinstance(route.tally, Tally)
-        route.gates._read_at = route.tally._flushed_at = -math.inf
-        breaker.KNOWN_SECONDS = tally.FLUSH_SECONDS = 1e6  # once, however slow the machine is
+        route.gates._read_at = route.limits._slowdowns._read_at = route.tally._flushed_at = -math.inf
+        # Once, however slow the machine is.
+        breaker.KNOWN_SECONDS = slowdown.KNOWN_SECONDS = tally.FLUSH_SECONDS = 1e6
 
 
 Act = Callable[[Points], object]
