@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import statistics
 import time
 from datetime import UTC, datetime
 
@@ -205,16 +206,17 @@ def test_signing_costs_little_more_than_the_key_itself(signer):
     (rsa,) = (key for key in signer.keys if key.bits == 2048)
     row = '<tr><td style="padding: 8px">Item</td>  <td>EUR 1,99</td></tr>\n'
     data = mail(text="Item  EUR 1,99\n" * 60, html=row * 160)
-    whole = least_seconds(lambda: Signer([rsa]).sign(data, "acme.example", AT))
-    assert whole < 1.5 * least_seconds(lambda: rsa.sign(data[:500]))
+    # Side by side: a shared machine may work at half its speed for seconds at a time.
+    ratios = [
+        seconds(lambda: Signer([rsa]).sign(data, "acme.example", AT)) / seconds(lambda: rsa.sign(data[:500]))
+        for _ in range(15)
+    ]
+    assert statistics.median(ratios) < 1.5
 
 
-def least_seconds(call) -> float:
-    """The quickest of some runs, by the processor's time: other work on the machine must not count."""
-    runs = []
-    for _ in range(15):
-        began = time.process_time()
-        for _ in range(20):
-            call()
-        runs.append((time.process_time() - began) / 20)
-    return min(runs)
+def seconds(call) -> float:
+    """What twenty calls take, by the processor's time: other work on the machine must not count."""
+    began = time.process_time()
+    for _ in range(20):
+        call()
+    return time.process_time() - began
