@@ -78,6 +78,21 @@ class Links:
         return url if anchor is None else f"{url}#{quote(str(anchor), safe='!#$%&()*+,/:;=?@~')}"
 
 
+def is_checked(attribute: str) -> bool:
+    """Whether an attribute of this name may hold an address, also one of a namespace (xlink:href)."""
+    return attribute.rpartition(":")[2] in _WITH_ADDRESSES
+
+
+def problem_in(attribute: str, value: str) -> str | None:
+    """Words for the first address in the value of such an attribute that no mail may hold, or None."""
+    name = attribute.rpartition(":")[2]
+    for address in _addresses(name, value):
+        problem = _problem_of(address)
+        if problem is not None:
+            return f"an address in {name}= {problem}"
+    return None
+
+
 def refused_address(page: str) -> str | None:
     """Words for the first address in an inlined page that no mail may hold, or None. Never the address.
 
@@ -85,11 +100,10 @@ def refused_address(page: str) -> str | None:
     that entities, blanks and odd quotes are gone (WHATWG HTML section 13.2).
     """
     suspects = [
-        (position, f"an address in {name}= {problem}")
+        (position, problem)
         for name in _WITH_ADDRESSES
         for position, value in _values(page, name)
-        for address in _addresses(name, value)
-        if (problem := _problem_of(address)) is not None
+        if (problem := problem_in(name, value)) is not None
     ]
     return _first_in_a_tag(page, sorted(suspects)) if suspects else None
 

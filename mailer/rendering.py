@@ -18,7 +18,6 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import css_inline
 import inscriptis  # type: ignore[import-untyped] # neither it nor its parser has type information
 from inscriptis.css_profiles import CSS_PROFILES  # type: ignore[import-untyped]
 from inscriptis.html_properties import Display  # type: ignore[import-untyped]
@@ -30,10 +29,11 @@ from jinja2 import Environment, TemplateError, TemplateNotFound
 from mailer.context import PLAIN
 from mailer.errors import InvalidMessage, InvalidTemplate, MailerError, RenderError
 from mailer.headers import check_header_text
-from mailer.links import Links, refused_address
+from mailer.inlining import Inliner, RefusedAddress, UnreadableStyle
+from mailer.links import Links
 from mailer.secret import MASK, Secret
 from mailer.template_check import Fresh, Need, is_global, missing, needs_of
-from mailer.template_env import LeavesRoot, overlay
+from mailer.template_env import LeavesRoot, overlay, pieces_of
 from mailer.template_errors import describe
 
 MAX_NAME = 100
@@ -43,7 +43,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:/[a-z0-9][a-z0-9_-]*)*")
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _LOCALE_FOLDER = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _MAX_PLANS = 1000
-_INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
 _SELF_NAMED_LINK = re.compile(r"\[([^\[\]\s]+)\]\(\1\)")
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 
@@ -96,6 +95,7 @@ class Templates:
             "url_for": links.url_for,
         }
         self._plans: dict[tuple[str, str | None], _Plan] = {}
+        self._inliner = Inliner()
 
     # Made at the first use: until then the application may still set its environment up.
     @cached_property
@@ -140,7 +140,7 @@ class Templates:
         values = {"lang": plan.lang, **context}
         subject = self._part(self._text, plan, "subject.txt", values)
         text = self._part(self._text, plan, "body.txt", values) if plan.has_text else None
-        html = self._part(self._html, plan, "body.html", values) if plan.has_html else None
+        html = self._page(plan, values) if plan.has_html else None
         return _finished(plan.folder, subject, text, html)
 
     def preview_context(self, name: str, locale: str | None = None) -> dict[str, Any]:
@@ -244,10 +244,23 @@ class Templates:
         found = {match[1] for path in paths if (match := pattern.fullmatch(path))}
         return {name for name in found if _NAME.fullmatch(name) or _is_localisation(name, found)}
 
+    def _page(self, plan: _Plan, values: dict[str, Any]) -> str:
+        path = f"{plan.folder}/body.html"
+        pieces = self._pieces(self._html, plan, "body.html", values)
+        try:
+            return self._inliner.finish(path, pieces)
+        except UnreadableStyle as exc:
+            raise RenderError(f"{path}: its style sheet cannot be read") from exc
+        except RefusedAddress as exc:
+            raise RenderError(f"{path}: {exc}") from exc
+
     def _part(self, environment: Environment, plan: _Plan, part: str, values: dict[str, Any]) -> str:
+        return "".join(self._pieces(environment, plan, part, values))
+
+    def _pieces(self, environment: Environment, plan: _Plan, part: str, values: dict[str, Any]) -> list[str]:
         path = f"{plan.folder}/{part}"
         try:
-            return environment.get_template(path).render(values)
+            return pieces_of(environment.get_template(path), values)
         except MailerError as exc:  # from one of our own functions
             raise RenderError(f"{path}: {exc}") from exc
         except Exception as exc:
@@ -313,25 +326,12 @@ def _finished(folder: str, subject: str, text: str | None, html: str | None) -> 
     if not subject:
         raise RenderError(f"{folder}/subject.txt: the subject is empty")
     if html is not None:
-        html = _inlined(folder, html)
         text = derive_text(html) if text is None else _tidied(text)
     elif text is not None:
         text = _tidied(text)
     if text is not None and "\x00" in text:
         raise RenderError(f"{folder}: the text holds a NUL character")
     return Rendered(subject, text, html)
-
-
-def _inlined(folder: str, html: str) -> str:
-    try:
-        # A page without a style sheet, too: what `refused_address` reads must have been through a parser.
-        page = _INLINER.inline(html)
-    except css_inline.InlineError as exc:
-        raise RenderError(f"{folder}/body.html: its style sheet cannot be read") from exc
-    problem = refused_address(page)
-    if problem is not None:
-        raise RenderError(f"{folder}/body.html: {problem}")
-    return page
 
 
 def _tidied(text: str) -> str:

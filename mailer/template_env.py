@@ -7,7 +7,9 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+from jinja2 import BaseLoader, Environment, StrictUndefined, Template, TemplateNotFound
+from jinja2.runtime import new_context
+from markupsafe import Markup
 
 _OF_A_REQUEST = ("request", "session", "get_flashed_messages")
 
@@ -68,7 +70,48 @@ def overlay(source: Environment, autoescape: bool, own: Mapping[str, Any]) -> En
     absent = {name: _absent(name) for name in _OF_A_REQUEST}
     layers = ChainMap({**absent, **own}, source.globals)
     environment.globals = cast("dict[str, Any]", layers)  # Jinja only reads it as a mapping
+    if type(environment).getattr is Environment.getattr:  # else it has rules of its own, as a sandbox has
+        environment.getattr = _quick(environment.getattr)  # type: ignore[assignment, method-assign]
     return environment
+
+
+def pieces_of(template: Template, values: Mapping[str, Any]) -> list[str]:
+    """What a template makes of these values, in pieces. Where there is escaping, those that are ``Markup``
+    are values, and the others are the template's own text.
+
+    As Jinja's ``render``, but for joining them, and for walking through the layers of globals name by name.
+    """
+    if template.environment.is_async:
+        return [Markup(template.render(values))]  # noqa: S704 (it was escaped as it was rendered)
+    try:
+        known = {**_flat(template.globals), **values}
+        context = new_context(template.environment, template.name, template.blocks, known, shared=True)
+        return list(template.root_render_func(context))
+    except Exception:
+        template.environment.handle_exception()
+
+
+def _flat(layers: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(layers, ChainMap):
+        return dict(layers)
+    found: dict[str, Any] = {}
+    for layer in reversed(layers.maps):
+        found |= _flat(layer)
+    return found
+
+
+_OF_DICTIONARIES = frozenset(dir(dict))
+
+
+def _quick(general: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Jinja's look-up of ``item.name``, without an exception for each that is in a dictionary."""
+
+    def attribute(of: Any, name: str) -> Any:
+        if type(of) is dict and name in of and name not in _OF_DICTIONARIES:
+            return of[name]
+        return general(of, name)
+
+    return attribute
 
 
 def _absent(name: str) -> StrictUndefined:
