@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import css_inline
 from markupsafe import Markup
 
-from mailer.links import is_checked, problem_in, refused_address
+from mailer.links import has_scheme, is_checked, problem_in, refused_address
 
 MOST_SHAPES = 500
 PATIENCE = 20
@@ -62,7 +62,7 @@ class Inliner:
         for piece in pieces:
             if type(piece) is not Markup:
                 key.append(piece)
-            elif _PLAIN(piece) is not None:
+            elif _SIMPLE(piece) is not None or ("&" in piece and _SIMPLE(_REFERENCE.sub("r", str(piece)))):
                 key.append(None)
                 values.append(piece)
             elif not piece.isspace() and piece:
@@ -104,10 +104,9 @@ def inlined(page: str) -> str:
 # nothing that HTML leaves out or changes, and no other references than the commonest.
 _REFERENCES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&#39;": "'", "&#34;": '"', "&nbsp;": "\xa0"}
 _INNER = r"[^<>\"'&\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]"
-_OUTER = rf"(?:(?![\s\u2028\u2029]){_INNER}|{'|'.join(_REFERENCES)})"
-_PLAIN = re.compile(rf"{_OUTER}(?:(?:{_INNER}|{'|'.join(_REFERENCES)})*{_OUTER})?").fullmatch
+_END = _INNER.replace("[^", r"[^\s")
+_SIMPLE = re.compile(f"{_END}(?:{_INNER}*{_END})?").fullmatch
 _REFERENCE = re.compile("|".join(_REFERENCES))
-_SPECIAL = re.compile("[&\xa0]").search
 
 
 def _plain(value: str) -> str:
@@ -116,16 +115,12 @@ def _plain(value: str) -> str:
 
 def _as_text(value: str) -> str:
     """As the inliner writes it between two tags (WHATWG HTML section 13.3)."""
-    if _SPECIAL(value) is None:
-        return value
     escaped = _plain(value).replace("&", "&amp;").replace("\xa0", "&nbsp;")
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _as_attribute(value: str) -> str:
     """As the inliner writes it in an attribute."""
-    if _SPECIAL(value) is None:
-        return value
     return _plain(value).replace("&", "&amp;").replace("\xa0", "&nbsp;").replace('"', "&quot;")
 
 
@@ -153,13 +148,16 @@ class Shape:
 
     def filled(self, values: Sequence[str]) -> str:
         """The page with these values. Raises RefusedAddress."""
-        written = [write(value) for write, value in zip(self.writers, values, strict=True)]
+        written = [
+            write(value) if "&" in value or "\xa0" in value else value
+            for write, value in zip(self.writers, values, strict=True)
+        ]
         problem = self.problem
         for address in self.addresses:
             problem = problem or address.problem(written)
         if problem is not None:
             raise RefusedAddress(problem)
-        page = [*self.parts, *written]
+        page = [""] * (2 * len(written) + 1)
         page[::2], page[1::2] = self.parts, written
         return "".join(page)
 
@@ -249,6 +247,6 @@ class _Search:
             raise _Unfit
         pieces = self._placeholder.split(value)
         self._found += [(int(number), _as_attribute) for number in pieces[1::2]]
-        if is_checked(name):
+        if is_checked(name) and not has_scheme(name, pieces[0]):
             mixed = (int(piece) if n % 2 else piece for n, piece in enumerate(pieces))
             self._addresses.append(_Address(name, tuple(mixed)))

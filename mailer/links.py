@@ -83,6 +83,11 @@ def is_checked(attribute: str) -> bool:
     return attribute.rpartition(":")[2] in _WITH_ADDRESSES
 
 
+def has_scheme(attribute: str, beginning: str) -> bool:
+    """Whether a value that begins so is an address a mail may hold, whatever comes then."""
+    return attribute not in ("srcset", "ping") and _SCHEME.match(beginning) is not None
+
+
 def problem_in(attribute: str, value: str) -> str | None:
     """Words for the first address in the value of such an attribute that no mail may hold, or None."""
     name = attribute.rpartition(":")[2]
