@@ -21,15 +21,21 @@ def compose(services: Services, message: Message, row: Mapping[str, Any]) -> Ren
     provider = services.providers.get(message.template or "")
     if provider is not None:
         context |= _run_provider(provider.function, context)
-    outgoing = _rendered(services, message, rendering.revealed(context), rendering.revealed)
+    is_secret = contains_secret((context, message.text, message.html))
+    revealed = rendering.revealed if is_secret else _as_it_is
+    outgoing = _rendered(services, message, revealed(context), revealed)
     original = _build(message, row, outgoing)
     original = services.signer.sign(original, message.sender.domain, row["created_at"])
     if len(original) > services.settings.max_message_bytes:
         raise RenderError("the rendered mail exceeds MAILER_MAX_MESSAGE_BYTES; send a link instead")
-    if not contains_secret((context, message.text, message.html)):
+    if not is_secret:
         return Rendered(original, None, outgoing.subject)
     shown = _rendered(services, message, rendering.masked(context), rendering.masked)
     return Rendered(original, _build(message, row, shown), shown.subject)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _run_provider(provider: Any, context: Mapping[str, Any]) -> dict[str, Any]:

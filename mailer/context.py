@@ -90,7 +90,10 @@ def _copied_mapping(value: Mapping[Any, Any], path: _Path) -> dict[str, Any]:
             raise _unfit(path, f"has a key which is {kind_of(key)}; keys must be text (str)")
         if key == MARKER:
             raise _unfit(path, f"has the key {MARKER}, which Mailer keeps for itself; rename it")
-        copied[storable(str.__str__(key))] = _copied(item, (*path, key))
+        if type(item) is str and _UNSTORABLE.search(item) is None:  # as most are
+            copied[storable(str.__str__(key))] = item
+        else:
+            copied[storable(str.__str__(key))] = _copied(item, (*path, key))
     return copied
 
 

@@ -19,7 +19,7 @@ from mailer.store import deliveries as rows
 
 BATCH_SECONDS = 0.5
 """What a batch should take: after it the worker looks again which lane is next."""
-MOST = 50
+MOST = 200
 """Deliveries in a batch. A worker that is lost leaves so many to wait for the end of its lease."""
 
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pydantic_core
 import uuid_utils
 
 from mailer import store, timing
-from mailer.context import PLAIN
 from mailer.errors import (
     BodyErased,
     IdempotencyConflict,
@@ -94,14 +94,8 @@ def check(services: Services, message: Message) -> None:
         )
 
 
-def _rough_bytes(value: Any) -> int:
-    if type(value) in PLAIN:
-        return len(str(value))
-    if isinstance(value, Mapping):
-        return sum(map(_rough_bytes, value.values()))
-    if isinstance(value, list | tuple):
-        return sum(map(_rough_bytes, value))
-    return len(str(value))
+def _rough_bytes(context: Mapping[str, Any]) -> int:
+    return len(pydantic_core.to_json(context, fallback=lambda secret: "·" * len(secret.reveal())))
 
 
 def _new_row(services: Services, message: Message, scope: str, resent_from: str | None) -> NewMessage:

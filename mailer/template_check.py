@@ -78,7 +78,7 @@ def _gap(path: Path, value: Any, depth: int = 0) -> Path | None:
     """The shortest beginning of the path that leads nowhere, or None. Unknown objects are trusted."""
     for position in range(depth, len(path)):
         key = path[position]
-        if isinstance(value, dict | Mapping):  # a dict is known without asking the abstract class
+        if type(value) is dict or isinstance(value, Mapping):  # asking the abstract class takes long
             if key in value:
                 value = value[key]
             elif position and hasattr(value, key):

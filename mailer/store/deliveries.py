@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Row
 from mailer.events import Event
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries
+from mailer.store.prepared import Prepared
 from mailer.store.transitions import close, may, picked, tell
 
 d = deliveries.c
@@ -97,7 +98,7 @@ _IN_ORDER = sa.select(d.id).where(_THESE).order_by(d.id).with_for_update()
 _MARK = sa.update(deliveries).where(*_OURS, d.lease_until > _NOW).values(marked_at=_NOW).returning(d.id)
 _UNMARK = sa.update(deliveries).where(*_OURS).values(marked_at=None)
 _HELD = sa.select(d.id).where(*_OURS).order_by(d.id).with_for_update()
-_FINISH = (
+_FINISH = Prepared(
     sa.update(deliveries)
     .where(d.id == sa.bindparam("of_id"))
     .values(
@@ -202,7 +203,7 @@ def finish(connection: Connection, outcomes: Sequence[Finish], token: str, now: 
     held = set(connection.scalars(_HELD, {"ids": [o.id for o in outcomes], "token": token}))
     recorded = [outcome for outcome in outcomes if outcome.id in held]
     if recorded:
-        connection.execute(_FINISH, [_finished(outcome, now) for outcome in recorded])
+        _FINISH.run(connection, [_finished(outcome, now) for outcome in recorded])
         tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded if o.told])
         close(connection, {o.message for o in recorded if o.state in FINAL}, now)
     return recorded

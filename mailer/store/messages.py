@@ -5,12 +5,12 @@ Functions take a connection and never commit: the transaction is the caller's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row, RowMapping
@@ -20,6 +20,7 @@ from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages
+from mailer.store.prepared import Prepared
 from mailer.timing import SLACK
 
 ERASED = "what the message said was erased after its end; send it anew from the application"
@@ -71,8 +72,18 @@ _ACCEPTED = {
     .on_conflict_do_nothing(index_elements=["idempotency_scope", "idempotency_key"])
     .returning(messages.c.id),
 }
-_DELIVERY = sa.insert(deliveries)
-_EVENT = sa.insert(events)
+_COLUMNS_OF_ROW = (
+    "id", "created_at", "message_id", "template", "locale", "lane", "sender", "subject", "tags", "metadata",
+    "idempotency_scope", "idempotency_key", "fingerprint", "resent_from", "send_at", "expires_at",
+    "has_secrets", "content", "secrets",
+)  # fmt: skip
+_WITHOUT_KEY = Prepared(sa.insert(messages).inline(), _COLUMNS_OF_ROW)
+_DELIVERY = Prepared(
+    sa.insert(deliveries).inline(),
+    ("message", "recipient", "kind", "lane", "state", "on_uncertain", "not_before", "expires_at", "attempts",
+     "crashes", "unknowns", "published_at"),
+)  # fmt: skip
+EVENT = Prepared(sa.insert(events).inline(), ("message", "at", "name", "data"))
 _BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
 _THESE = messages.c.id.in_(sa.bindparam("ids", expanding=True))
 _WHOLE = sa.select(messages).where(_THESE)
@@ -92,7 +103,7 @@ _UNFROZEN = (
     .order_by(messages.c.id)
     .with_for_update(key_share=True)
 )
-_FREEZE = (
+_FREEZE = Prepared(
     sa.update(messages)
     .where(messages.c.id == sa.bindparam("of_id"))
     .values(rendered=sa.bindparam("mime"), preview=sa.bindparam("masked"), subject=sa.bindparam("shown"))
@@ -125,13 +136,16 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
     False, with nothing written, if its idempotency key is taken in its scope: see `idempotent_twin`.
     ``published_at`` is set at once, on the caller's word that it will publish after the commit.
     """
-    if connection.execute(_ACCEPTED[connection.dialect.name], _row(new, sealer)).one_or_none() is None:
+    row = _row(new, sealer)
+    if new.idempotency_key is None:
+        _WITHOUT_KEY.run(connection, [row])
+    elif connection.execute(_ACCEPTED[connection.dialect.name], row).one_or_none() is None:
         return False
     later = new.send_at is not None and new.send_at > new.created_at
     state = State.SCHEDULED if later else State.QUEUED
     due = new.send_at if later else new.created_at - SLACK
-    connection.execute(
-        _DELIVERY,
+    _DELIVERY.run(
+        connection,
         [
             {
                 "message": new.id,
@@ -182,7 +196,7 @@ def add_events(
 ) -> None:
     """Append timeline entries, in order."""
     rows = [{"message": message, "at": at, "name": name, "data": dict(data)} for name, data in entries]
-    connection.execute(_EVENT, rows)
+    EVENT.run(connection, rows)
 
 
 def idempotent_twin(connection: Connection, scope: str, key: str) -> Row[Any, Any, Any] | None:
@@ -239,8 +253,8 @@ def content_of(row: Mapping[str, Any], sealer: Sealer) -> tuple[dict[str, Any], 
         raise BodyErased(ERASED)
     secrets: dict[str, str] | None = None if row["has_secrets"] else {}
     if row["secrets"] is not None:
-        secrets = json.loads(sealer.open(row["secrets"], row["id"]))
-    return json.loads(sealer.open(row["content"], row["id"])), secrets
+        secrets = _open_json(sealer, row["secrets"], row["id"])
+    return _open_json(sealer, row["content"], row["id"]), secrets
 
 
 def rendered_of(row: Mapping[str, Any], sealer: Sealer) -> bytes | None:
@@ -272,7 +286,7 @@ def freeze(
     ours = frozenset(connection.scalars(_UNFROZEN, {"ids": sorted(fresh), "token": token}))
     frozen = [{"of_id": id_, **_sealed(fresh[id_], id_, sealer)} for id_ in sorted(ours)]
     if frozen:
-        connection.execute(_FREEZE, frozen)
+        _FREEZE.run(connection, frozen)
     return ours
 
 
@@ -317,4 +331,9 @@ def reopen(connection: Connection, message: str) -> None:
 
 
 def _seal_json(sealer: Sealer, value: Mapping[str, Any], bound_to: str) -> bytes:
-    return sealer.seal(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), bound_to)
+    return sealer.seal(pydantic_core.to_json(value), bound_to)
+
+
+def _open_json(sealer: Sealer, sealed: bytes, bound_to: str) -> Any:
+    # Its cache would keep texts that are people's in memory; names are ours.
+    return pydantic_core.from_json(sealer.open(sealed, bound_to), cache_strings="keys")

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from mailer.events import Event
 from mailer.states import CLAIMABLE, TRANSITIONS, State
 from mailer.store import messages as message_rows
-from mailer.store.models import deliveries, events, one_of
+from mailer.store.models import deliveries, one_of
 
 
 def may(transition: str) -> sa.TextClause:
@@ -29,7 +29,6 @@ def in_state(states: frozenset[State]) -> sa.TextClause:
     return sa.text(one_of(f"{deliveries.name}.state", states))
 
 
-_TELL = sa.insert(events)
 CLAIMABLE_NOW = in_state(CLAIMABLE)
 
 
@@ -50,7 +49,7 @@ def tell(
     """Append ``(message, event, data)`` to timelines."""
     if entries:
         rows = [{"message": m, "at": at, "name": name, "data": dict(data)} for m, name, data in entries]
-        connection.execute(_TELL, rows)
+        message_rows.EVENT.run(connection, rows)
 
 
 def close(connection: Connection, ids: set[str], now: datetime) -> None:

@@ -157,15 +157,18 @@ class Errand:
                 attempt.give(problem=problem)
                 attempt.settle()
 
-    def hear(self, seconds: float) -> tuple[list[Attempt], list[Attempt]]:
+    def hear(self, seconds: float, gather_seconds: float) -> tuple[list[Attempt], list[Attempt]]:
         """Wait for news, and take all that are there: who is settled, and who is asking.
 
-        After so many seconds without any, there are none.
+        After so many seconds without any, there are none. Once there are, more is waited for as long as
+        ``gather_seconds``, so that many share what it costs to tell and ask the ledger.
         """
         settled: list[Attempt] = []
         asking: list[Attempt] = []
         with contextlib.suppress(queue.Empty):
             attempt, ended = self._news.get(timeout=seconds)
+            if gather_seconds:
+                time.sleep(gather_seconds)
             while True:
                 (settled if ended else asking).append(attempt)
                 attempt, ended = self._news.get_nowait()
