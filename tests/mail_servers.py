@@ -32,6 +32,8 @@ from tests.servers import Missing, free_port, running, scratch_folder, wait_unti
 MOST_OCTETS = 1_000_000
 """The largest mail that the servers take, and say they do."""
 DELIVER_SECONDS = 40
+MOST_IN_RECORD = 255
+"""Octets of a text in Exim's DNS: a longer one has several parts, which `libresolv_wrapper` cannot make."""
 USER, PASSWORD = "app", "correct-Horse/+"
 """Whose mail Exim takes, once it has a certificate."""
 
@@ -210,10 +212,13 @@ postlog   unix-dgram n - n - 1 postlogd
 
 
 @contextlib.contextmanager
-def exim(next_hop: int, certificate: Path | None = None) -> Iterator[MailServer]:
+def exim(
+    next_hop: int, certificate: Path | None = None, records: Mapping[str, str] | None = None
+) -> Iterator[MailServer]:
     """An Exim that knows no 8BITMIME. If it has a certificate, it wants TLS and the password first.
 
-    It has no privileges: root's tests start it as ``nobody``.
+    It verifies DKIM signatures; ``records`` is all of the DNS that it sees: a text for each name. It has
+    no privileges: root's tests start it as ``nobody``.
     """
     root = root_of("TEST_EXIM", "usr/sbin/exim4", "Exim")
     user = "nobody" if os.geteuid() == 0 else None
@@ -221,6 +226,8 @@ def exim(next_hop: int, certificate: Path | None = None) -> Iterator[MailServer]
         port = free_port()
         lay_out_exim(folder, root, user)
         write_exim_conf(folder, port, next_hop, certificate)
+        texts = "".join(f"TXT {name} {text}\n" for name, text in (records or {}).items())
+        (folder / "dns").write_text(texts or "TXT nothing.test nothing\n")
         # In the foreground. Each second a queue runner delivers what came meanwhile, mail after mail.
         exim4 = [folder / "exim4", "-C", folder / "exim.conf", "-bdf", "-q1s"]
         with group([*env(exim_environment(folder)), *exim4], folder, user) as server:
@@ -236,20 +243,25 @@ def lay_out_exim(folder: Path, root: Path, user: str | None) -> None:
     for name in ("lib", "log", "mail", "spool"):
         (folder / name).mkdir()
         os.chown(folder / name, owner.pw_uid, owner.pw_gid)
-    wrapper = [*root.glob("usr/lib/*/libnss_wrapper.so"), *Path("/usr/lib").glob("*/libnss_wrapper.so")]
-    if not wrapper:
-        raise Missing("no Exim: it needs libnss_wrapper; apt-get install libnss-wrapper")
-    for library in wrapper[:1] if root == Path("/") else root.glob("usr/lib/*/lib*.so*"):
+    wanted = "lib*_wrapper.so" if root == Path("/") else "lib*.so*"
+    for library in root.glob(f"usr/lib/*/{wanted}"):
         shutil.copyfile(library, folder / "lib" / library.name)
+    if not all((folder / "lib" / wrapper).exists() for wrapper in WRAPPERS):
+        raise Missing(f"no Exim: it needs {' '.join(WRAPPER_PACKAGES)}; apt-get install them, or {HOW}")
     # It does not start without the user it was built for, which is there if the package is installed.
     (folder / "passwd").write_text(f"Debian-exim:x:{owner.pw_uid}:{owner.pw_gid}::/:/bin/false\n")
     (folder / "group").write_text(f"Debian-exim:x:{owner.pw_gid}:\n")
 
 
 def exim_environment(folder: Path) -> dict[str, object]:
-    """What makes it find its libraries, and its user."""
+    """What makes it find its libraries, its user, and our records."""
     users = {"NSS_WRAPPER_PASSWD": folder / "passwd", "NSS_WRAPPER_GROUP": folder / "group"}
-    return {"LD_LIBRARY_PATH": folder / "lib", "LD_PRELOAD": "libnss_wrapper.so", **users}
+    libraries = {"LD_LIBRARY_PATH": folder / "lib", "LD_PRELOAD": ":".join(WRAPPERS)}
+    return {**libraries, **users, "RESOLV_WRAPPER_HOSTS": folder / "dns"}
+
+
+WRAPPERS = ("libnss_wrapper.so", "libresolv_wrapper.so")
+WRAPPER_PACKAGES = ("libnss-wrapper", "libresolv-wrapper")
 
 
 def write_exim_conf(folder: Path, port: int, next_hop: int, certificate: Path | None) -> None:
@@ -266,9 +278,9 @@ exim_path = THE_FOLDER/exim4
 spool_directory = THE_FOLDER/spool
 log_file_path = THE_FOLDER/log/%slog
 pid_file_path = THE_FOLDER/exim.pid
-keep_environment = LD_LIBRARY_PATH : LD_PRELOAD : NSS_WRAPPER_PASSWD : NSS_WRAPPER_GROUP
+keep_environment = ^LD_ : ^NSS_WRAPPER_ : ^RESOLV_WRAPPER_
 deliver_drop_privilege = true
-log_selector = +smtp_connection +pipelining +smtp_protocol_error +smtp_syntax_error
+log_selector = +smtp_connection +pipelining +dkim_verbose +smtp_protocol_error +smtp_syntax_error
 
 primary_hostname = mx.box.test
 local_interfaces = 127.0.0.1
@@ -293,8 +305,7 @@ mail:
   deny !authenticated = *
        message = 5.7.0 log in first
 .endif
-  # It would look the keys up.
-  accept control = dkim_disable_verify
+  accept
 
 rcpt:
   deny domains = box.test
@@ -390,7 +401,7 @@ def fetch(folder: Path) -> None:
     servers = ["postfix", "exim4-daemon-light"]
     libraries = {library for server in servers for library in libraries_of(server)}
     with tempfile.TemporaryDirectory() as downloads:
-        command = ["apt-get", "download", "--quiet", *servers, "libnss-wrapper", *sorted(libraries)]
+        command = ["apt-get", "download", "--quiet", *servers, *WRAPPER_PACKAGES, *sorted(libraries)]
         if subprocess.run(command, cwd=downloads).returncode:
             sys.exit("apt-get could not fetch them; its words are above. Often this helps: apt-get update")
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import email
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 
 from mailer import Attachment, Mailer, send_email
 from mailer.address import parse_list
-from mailer.dkim import make_key
+from mailer.dkim import Signer, make_key
 from mailer.services import Services
 from mailer.states import State
 from mailer.store import messages as message_rows
@@ -31,7 +32,17 @@ from mailer.worker import work_once
 from tests.authority import Authority
 from tests.conftest import had
 from tests.corpus import assert_same, mails
-from tests.mail_servers import MOST_OCTETS, PASSWORD, USER, Kept, MailServer, exim, parted, postfix
+from tests.mail_servers import (
+    MOST_IN_RECORD,
+    MOST_OCTETS,
+    PASSWORD,
+    USER,
+    Kept,
+    MailServer,
+    exim,
+    parted,
+    postfix,
+)
 from tests.peer import Script, SmtpPeer
 from tests.reading import check_wire, leaves, parsed, text_of
 from tests.signatures import check_ed25519, check_rsa
@@ -99,10 +110,9 @@ def keys(tmp_path_factory) -> list[str]:
 @contextlib.contextmanager
 def running(name: str, folder: Path, authority: Authority, keys: list[str], **changes: str) -> Iterator[Real]:
     """A server, and an application that trusts it, and signs in to Exim; ``changes`` are made to the URL."""
-    start, certificate = {"postfix": postfix, "exim": exim}[name], authority.folder / "127.0.0.1.pem"
     user = f"{USER}:{quote(changes.pop('password', PASSWORD), '')}@" if name == "exim" else ""
     options = urlencode({"starttls": "required", "ca_file": authority.ca_file} | changes)
-    with SmtpPeer(Script(extensions=[])) as next_hop, had(start(next_hop.port, certificate)) as server:
+    with SmtpPeer(Script(extensions=[])) as next_hop, had(start(name, next_hop, authority, keys)) as server:
         app = flask.Flask(name, root_path=str(folder))
         app.config.update(
             MAILER_DATA_DIR=str(folder),
@@ -114,6 +124,17 @@ def running(name: str, folder: Path, authority: Authority, keys: list[str], **ch
         upgrade(app.extensions["mailer"].store.engine)
         yield Real(name, server, next_hop, app)
         app.extensions["mailer"].transport.close()
+
+
+def start(
+    name: str, next_hop: SmtpPeer, authority: Authority, keys: list[str]
+) -> AbstractContextManager[MailServer]:
+    certificate = authority.folder / "127.0.0.1.pem"
+    if name == "postfix":
+        return postfix(next_hop.port, certificate)
+    texts = {key.host: key.record() for key in Signer.load(keys).keys}
+    records = {host: text for host, text in texts.items() if len(text) <= MOST_IN_RECORD}  # not RSA's
+    return exim(next_hop.port, certificate, records)
 
 
 # The three hundred
@@ -177,6 +198,14 @@ def test_every_signature_is_right_where_it_arrives(sent):
     for data in {kept.data for _, kept in sent.arrived}:
         check_rsa(data, signer)
         check_ed25519(data, ed25519)
+
+
+@pytest.mark.parametrize("sent", ["exim"], indirect=True)
+def test_exim_finds_the_ed25519_signature_right(sent):
+    """DK1, DK4: each time it takes a mail, by its own means."""
+    log = sent.real.server.log()
+    right = re.findall(r"DKIM: d=acme.test s=ed .* a=ed25519-sha256 .* \[verification succeeded\]", log)
+    assert len(right) == log.count(" <= ") >= 300
 
 
 def test_connections_are_kept_and_pipelined(sent):
