@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +24,8 @@ from tests import servers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+Given = TypeVar("Given")
 
 NOT_HAD = "not had here: "
 """Begins the reason of every skip that another machine would not have."""
@@ -152,14 +154,14 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextlib.contextmanager
-def had(server: AbstractContextManager[str]) -> Iterator[str]:
-    """The server, or a skip that says why there is none."""
+def had(server: AbstractContextManager[Given]) -> Iterator[Given]:
+    """What the server gives, or a skip that says why there is none."""
     with contextlib.ExitStack() as stack:
         try:
-            url = stack.enter_context(server)
+            given = stack.enter_context(server)
         except servers.Missing as missing:
             not_had(str(missing))
-        yield url
+        yield given
 
 
 def not_had(what: str) -> NoReturn:

@@ -7,21 +7,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import sqlalchemy as sa
 
 from tests import servers
+from tests.conftest import had
+from tests.mail_servers import exim, postfix
 
 ROOT = Path(__file__).resolve().parent.parent
 
 STARTS_AND_TELLS = """
 import sys, time
-from tests import servers
+from tests import mail_servers, servers
 servers.SCRATCH = sys.argv[2]
-with getattr(servers, sys.argv[1])():
+with eval(sys.argv[1]):
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -63,14 +67,27 @@ def test_a_redis_can_come_back_at_the_same_port() -> None:
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
 def test_no_server_outlives_its_tests(kind: str, end: signal.Signals, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue({"redis": "redis_server", "postgres": "postgres_url"}[kind])  # or be skipped
+    check_that_it_ends(f"servers.{kind}()", end)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=lambda end: end.name)
+@pytest.mark.parametrize("server", [postfix, exim], ids=lambda server: server.__name__)
+def test_no_mail_server_outlives_its_tests(server: Callable[..., Any], end: signal.Signals) -> None:
+    with had(server(next_hop=9)):  # or be skipped
+        pass
+    check_that_it_ends(f"mail_servers.{server.__name__}(next_hop=9)", end)
+
+
+def check_that_it_ends(server: str, end: signal.Signals) -> None:
     # What is killed cannot tidy up, so the folder is ours; outside tmp_path, where nobody may not go.
     with tempfile.TemporaryDirectory(dir=servers.SCRATCH) as scratch:
         Path(scratch).chmod(0o755)
-        command = [sys.executable, "-c", STARTS_AND_TELLS, kind, scratch]
+        command = [sys.executable, "-c", STARTS_AND_TELLS, server, scratch]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as tests:
             assert tests.stdout
             assert tests.stdout.readline() == b"ready\n"
-            children = children_of(tests.pid)
+            children = descendants_of(tests.pid)
             assert children
             tests.send_signal(end)
         wait_for_the_end_of(children)
@@ -83,9 +100,10 @@ def wait_for_the_end_of(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-def children_of(parent: int) -> list[int]:
+def descendants_of(ancestor: int) -> list[int]:
     everyone = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in everyone if stat_of(pid)[1] == str(parent)]
+    children = [pid for pid in everyone if stat_of(pid)[1] == str(ancestor)]
+    return children + [pid for child in children for pid in descendants_of(child)]
 
 
 def is_alive(pid: int) -> bool:

@@ -81,6 +81,8 @@ class Conversation:
         sender, text, limit = attempt.parcel.sender, attempt.text, self._features.get("size", "")
         if limit.isdecimal() and 0 < int(limit[:18]) < len(text):
             return Reply(552, f"5.3.4 not sent: {len(text)} octets, the server takes {limit}")
+        if _has_utf8_headers(text) and "smtputf8" not in self._features:
+            return Reply(553, "5.6.7 not sent: an address in a header needs SMTPUTF8, which the server lacks")
         if not text.isascii() and "8bitmime" not in self._features:
             return Reply(554, "5.6.3 not sent: the message has octets over 127, the server takes none")
         if not _is_mailbox(sender):
@@ -95,7 +97,8 @@ class Conversation:
             options += f" SIZE={len(attempt.text)}"
         if not attempt.text.isascii():
             options += " BODY=8BITMIME"
-        if "smtputf8" in self._features and not (parcel.sender + "".join(parcel.recipients)).isascii():
+        everybody = parcel.sender + "".join(parcel.recipients)
+        if "smtputf8" in self._features and (not everybody.isascii() or _has_utf8_headers(attempt.text)):
             options += " SMTPUTF8"
         return Command(Stage.MAIL, f"MAIL FROM:<{parcel.sender}>{options}\r\n".encode())
 
@@ -273,6 +276,11 @@ def _dot_stuffed(text: bytes) -> bytes:
 _MAILBOX = re.compile(
     r'(?:"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"|[^\s<>"@\x00-\x1f\x7f]+)@[^\s<>"@\x00-\x1f\x7f]+'
 )
+
+
+def _has_utf8_headers(text: bytes) -> bool:
+    """Whether the mail, and not only its body, may travel with SMTPUTF8 alone (RFC 6531 section 3.6)."""
+    return not (text.isascii() or text.partition(b"\r\n\r\n")[0].isascii())
 
 
 def _is_mailbox(address: str) -> bool:

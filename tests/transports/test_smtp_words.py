@@ -154,6 +154,20 @@ def test_without_smtputf8_such_a_sender_fails() -> None:
     assert (result.stage, result.reply.enhanced) == (Stage.MAIL, "5.6.7")
 
 
+def test_an_address_in_a_header_needs_smtputf8_too() -> None:
+    """MF19, SC15: also where everybody the text is for has an ASCII address, as in a later attempt."""
+    mail = parcel(data="To: ada@example.org, jörg@example.org\r\n\r\nHello\r\n".encode())
+    with SmtpPeer() as peer:
+        assert send_one(peer, mail).accepted
+    assert "SMTPUTF8" in peer.accepted[0].options
+    for extensions in ([], ["8BITMIME"]):
+        with SmtpPeer(Script(extensions=extensions)) as peer:
+            result = send_one(peer, mail)
+        assert result.reply is not None
+        assert (result.stage, result.reply.code, result.reply.enhanced) == (Stage.MAIL, 553, "5.6.7")
+        assert "DATA" not in peer.verbs()
+
+
 def test_octets_over_127_need_8bitmime() -> None:
     """MF: 8-bit text is declared where it may go and refused where it may not. RFC 6152"""
     eight = parcel(data="Subject: x\r\n\r\nGrüße\r\n".encode())
