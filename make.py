@@ -4,7 +4,7 @@
     python3 make.py dev [OPTIONS]     start Mailer: web, worker, inbox (mailer dev --help)
     python3 make.py test [ARGS]       run the tests; ARGS go to pytest
     python3 make.py check             lint, formatting, types
-    python3 make.py bench NAME        measure; without NAME, say what can be measured
+    python3 make.py bench [NAME]      measure: beside the plain recipe and a peer, or what NAME says
     python3 make.py faults [OPTIONS]  break what can break while mails go out, and count every copy
     python3 make.py lock [--upgrade]  write requirements/*.txt anew from pyproject.toml
     python3 make.py clean             remove .venv and caches; never the data in .mailer
@@ -42,9 +42,13 @@ WHAT = {
     "run": "what Mailer needs",
     "test": "what the tests need",
     "check": "the linters",
+    "bench": "what Mailer is compared with",
     "lock": "the resolver",
 }
 """The groups of requirements. Each has its own file and its own stamp."""
+
+MEASURES = ("backlog", "compare", "lock", "signup")
+"""What `bench` can measure: modules of that folder."""
 
 
 def dev(args: list[str]) -> None:
@@ -66,11 +70,12 @@ def check(_args: list[str]) -> None:
 
 
 def bench(args: list[str]) -> None:
-    """Measure: `bench signup` takes the time from a sign-up to its mail."""
-    found = sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py"))
-    if not args or args[0] not in found:
-        sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(found)}")
-    ensure("run", "test")  # its servers
+    """Measure: `bench` compares, `bench signup` takes the time from a sign-up to its mail."""
+    if not args or args[0].startswith("-"):
+        args = ["compare", *args]
+    if args[0] not in MEASURES:
+        sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(MEASURES)}")
+    ensure("run", "test", *(["bench"] if args[0] == "compare" else []))  # its servers, and its peers
     hand_over([*MODULE, f"bench.{args[0]}", *args[1:]])
 
 
@@ -91,6 +96,7 @@ def lock(args: list[str]) -> None:
         "run": ["pyproject.toml", "--extra", "postgres", "--group", "build"],
         "test": ["--group", "test", *same],
         "check": ["--group", "check", *same],
+        "bench": ["--group", "bench", *same],
         "lock": ["--group", "lock"],
     }.items():
         target = f"requirements/{group}.txt"

@@ -1,8 +1,8 @@
 """Mailer beside the plain recipe and django-post-office, in one run on this machine.
 
-``python3 make.py bench`` prints the tables; ``--only drain`` one of them, ``--rounds 1`` is quicker. Contenders
-take turns within each round, and medians over the rounds are compared, because machines are noisy: trust
-the ratios of one run, not its rates, and neither across runs.
+``python3 make.py bench`` prints the tables; ``--only drain`` one of them, ``--rounds 1`` is quicker.
+Contenders take turns within each round, and medians over the rounds are compared, because machines are noisy:
+trust the ratios of one run, not its rates, and neither across runs.
 """
 
 from __future__ import annotations
@@ -10,83 +10,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 from bench import contenders as c
 from bench import limit
 from bench.contenders import Contender, Server, Setting
 from bench.distance import Distance
+from bench.measures import Figures, drain, light, long, signing, together, urgent
 from bench.place import Place
 from bench.sink import Sink
 
 ROUND_TRIP = 0.04
-LONGEST_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Of one measurement. ``cpu`` is in seconds per 1,000 mails: workers', and everybody's but the sink's."""
-
-    rate: float
-    worker_cpu: float = 0.0
-    cpu: float = 0.0
-    memory: float = 0.0
-    calls: float = 0.0
-
-
-def drain(setting: Setting, sink: Sink, mails: int) -> Figures:
-    """The queue is full, then the workers start: what they do once a tenth is through."""
-    sink.forget()
-    produced = setting.produce(mails)
-    with setting.working():
-        _wait(sink, mails // 10)
-        first, before, beside = sink.count(), setting.workers().cpu, setting.beside()
-        _wait(sink, mails)
-        after = setting.workers()
-        thousands = (sink.count() - first) / 1_000
-        worker_cpu = (after.cpu - before) / thousands
-        others = (setting.beside() - beside) / thousands + produced["cpu"] / mails * 1_000
-    times = sink.times()  # the sink knows better than we, who look now and then
-    rate = (mails - first) / (times[mails - 1] - times[first])
-    return Figures(rate, worker_cpu, worker_cpu + others, after.pss, mails / produced["seconds"])
-
-
-def together(setting: Setting, sink: Sink, mails: int) -> Figures:
-    """Workers wait, one process calls: from its first call to the last mail taken."""
-    with setting.working():
-        time.sleep(1)
-        sink.forget()
-        before, beside = setting.workers().cpu, setting.beside()
-        produced = setting.produce(mails)
-        _wait(sink, mails)
-        after = setting.workers()
-        worker_cpu = (after.cpu - before) / mails * 1_000
-        others = (setting.beside() - beside + produced["cpu"]) / mails * 1_000
-    seconds = sink.times()[-1] - min(produced["began"].values())
-    return Figures(mails / seconds, worker_cpu, worker_cpu + others, after.pss, mails / produced["seconds"])
-
-
-def light(setting: Setting, sink: Sink, mails: int, every: float = 0.05) -> list[float]:
-    """Milliseconds from each call to the server's 250, one call now and then."""
-    with setting.working():
-        time.sleep(1)
-        sink.forget()
-        produced = setting.produce(mails, "--every", str(every))
-        _wait(sink, mails + 1)
-    taken = dict(sink.taken())
-    return [(taken[to] - began) * 1_000 for to, began in produced["began"].items()]
-
-
-def _wait(sink: Sink, mails: int) -> None:
-    if not sink.wait_for(mails, LONGEST_SECONDS):
-        raise SystemExit(f"only {sink.count()} of {mails} mails came within {LONGEST_SECONDS} s")
-
-
 # The tables
 
 
@@ -123,12 +60,14 @@ class Comparison:
 
     def far(self) -> None:
         """A round trip of 40 ms, TLS and a log-in."""
-        who = {c.RECIPE_8: 150, c.PEER: 800, c.SQLITE: 8_000, c.POSTGRES: 8_000}
+        mails = [(c.RECIPE_8, 150), (c.PEER, 800), (c.FAR, 8_000), (c.FAR_POSTGRES, 8_000)]
+        number = {contender.name: mails for contender, mails in mails}
         with self._away() as (sink, near, far):
             found = self._measure(
-                list(who), lambda contender: self._drain(contender, far, sink, who[contender])
+                [contender for contender, _ in mails],
+                lambda contender: self._drain(contender, far, sink, number[contender.name]),
             )
-            beside = self._measure([c.SQLITE], lambda contender: self._drain(contender, near, sink))
+            beside = self._measure([c.FAR], lambda contender: self._drain(contender, near, sink))
         self._table("Far away: 40 ms, TLS and a log-in", found, c.RECIPE_8, c.PEER)
         print(
             f"{c.SQLITE.name}, TLS next door: {_median(beside[c.SQLITE.name], 'rate'):,.0f} mails/s;", end=" "
@@ -145,9 +84,41 @@ class Comparison:
                 for _ in range(self._rounds):
                     with self._place.setting(contender, server) as setting:
                         times += light(setting, sink, self._mails(200))
-                cuts = statistics.quantiles(times, n=100)
-                print(f"{contender.name:34}{cuts[49]:8.1f}{cuts[98]:8.1f}")
+                _percentiles(contender.name, times)
         print()
+
+    def urgent(self) -> None:
+        """A password reset behind newsletters."""
+        bulk, mails = self._mails(50_000), self._mails(100)
+        print(f"Urgent mails while {bulk:,} bulk mails go out: milliseconds from the call to the 250\n")
+        print(f"{'':34}{'p50':>8}{'p99':>8}")
+        with self._next_door() as (sink, server):
+            for contender in (c.SQLITE, c.POSTGRES):
+                with self._place.setting(contender, server) as setting:
+                    _percentiles(contender.name, urgent(setting, sink, bulk, mails))
+        print()
+
+    def long(self) -> None:
+        """A long queue, from its beginning to its end."""
+        mails = self._mails(200_000)
+        print(f"A queue of {mails:,}: its beginning and its end\n")
+        print(f"{'':34}{'mails/s':>9}{'at end':>9}{'ratio':>7}{'MiB':>7}{'at end':>8}{'ratio':>7}")
+        with self._next_door() as (sink, server):
+            for contender in (c.SQLITE, c.POSTGRES):
+                with self._place.setting(contender, server) as setting:
+                    found = long(setting, sink, mails)
+                # The queue is longest at the beginning.
+                print(
+                    f"{contender.name:34}{found.first:9,.0f}{found.last:9,.0f}{found.first / found.last:7.2f}"
+                    f"{found.memory_first:7.0f}{found.memory_last:8.0f}"
+                    f"{found.memory_last / found.memory_first:7.2f}"
+                )
+        print()
+
+    def dkim(self) -> None:
+        """What signing with RSA-2048 costs."""
+        plain, signed = signing(self._place.folder)
+        print(f"DKIM with RSA-2048: {signed:.2f} ms of a CPU for a mail that takes {plain:.2f} ms to make\n")
 
     def _drain(self, who: Contender, server: Server, sink: Sink, mails: int | None = None) -> Figures:
         with self._place.setting(who, server) as setting:
@@ -226,15 +197,20 @@ def _ended(server: Ending) -> Iterator[Ending]:
         server.end()
 
 
+def _percentiles(name: str, times: Sequence[float]) -> None:
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    print(f"{name:34}{cuts[49]:8.1f}{cuts[98]:8.1f}")
+
+
 def _median(figures: Sequence[Figures], what: str) -> float:
-    return statistics.median(getattr(one, what) for one in figures)
+    return float(statistics.median(getattr(one, what) for one in figures))
 
 
 def _ratio(figures: Sequence[Figures], base: Sequence[Figures]) -> float:
     return _median(figures, "rate") / _median(base, "rate")
 
 
-TABLES = ("drain", "together", "far", "light")
+TABLES = ("drain", "together", "far", "light", "urgent", "long", "dkim")
 
 
 def main() -> int:

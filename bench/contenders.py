@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ PRODUCT = ["-m", "flask", "--app", "bench.product", "mailer", "worker"]
 
 @dataclass(frozen=True)
 class Contender:
-    """``worker`` is the command that sends, as arguments of Python; ``ready`` what its log says once it does."""
+    """``worker`` is the command that sends, for Python; ``ready`` is what its log says once it does."""
 
     name: str
     program: str
@@ -49,11 +49,14 @@ PEER_POSTGRES = Contender(
 _TWO = [*PRODUCT, "--processes", "2", "--concurrency", "1"]
 SQLITE = Contender("Mailer, SQLite", "product", _TWO, 8_000, database="sqlite", processes=2)
 POSTGRES = Contender("Mailer, Postgres", "product", _TWO, 8_000, database="postgres", processes=2)
+# Far away one process has connections enough.
+FAR = replace(SQLITE, worker=[*PRODUCT, "--processes", "1", "--concurrency", "4"], processes=1)
+FAR_POSTGRES = replace(FAR, name=POSTGRES.name, database="postgres")
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where mail goes: a port on this machine, and whose certificate to trust if it wants TLS and a log-in."""
+    """Where mail goes: a port of this machine, and whose certificate to trust if it wants TLS and log-in."""
 
     port: int
     ca_file: str | None = None

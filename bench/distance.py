@@ -1,8 +1,8 @@
 """A way of so many milliseconds there and back: a proxy that hands everything on later.
 
-Started as a program, ``python -m bench.distance PORT SECONDS``, it says which port it listens on. A connection
-takes one round trip to open, as on a network; each packet takes half of one in either direction. Loss and
-the slow start of new connections are not imitated: both would favour whoever keeps connections.
+Started as a program, ``python -m bench.distance PORT SECONDS``, it says on which port it listens. A
+connection takes one round trip to open, as on a network; each packet takes half of one in either direction.
+Loss and the slow start of new connections are not imitated: both would favour whoever keeps connections.
 """
 
 from __future__ import annotations

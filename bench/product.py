@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import flask
+from sqlalchemy.orm import Session
 
 from bench.order import order
 from mailer import Mailer, send_email
@@ -24,5 +25,20 @@ def send(number: int, to: str, **options: object) -> None:
     send_email.delay("order", to=to, context=order(number), **options)
 
 
-if __name__ == "__main__" and sys.argv[1] == "migrate":
-    upgrade(create_app().extensions["mailer"].store.engine)
+def fill(number: int) -> None:
+    """Accept so many mails, 500 to a transaction of the application's."""
+    app = create_app()
+    engine = app.extensions["mailer"].store.engine
+    with app.app_context():
+        for start in range(0, number, 500):
+            with Session(engine) as session:
+                for n in range(start, min(start + 500, number)):
+                    send(n, f"bulk{n}@example.org", session=session)
+                session.commit()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "migrate":
+        upgrade(create_app().extensions["mailer"].store.engine)
+    else:
+        fill(int(sys.argv[2]))

@@ -27,7 +27,7 @@ flask_app.config.update(
 mail = Mail(flask_app)
 
 
-class ContextTask(Task):  # type: ignore[type-arg]
+class ContextTask(Task):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with flask_app.app_context():
             return self.run(*args, **kwargs)
@@ -37,7 +37,7 @@ celery = Celery(__name__, broker=os.environ["BENCH_REDIS"], task_cls=ContextTask
 celery.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
 
 
-@celery.task  # type: ignore[untyped-decorator]
+@celery.task
 def send_email(to: str, context: dict[str, Any]) -> None:
     message = Message(SUBJECT.format(number=context["order"]["number"]), recipients=[to])
     message.body = render_template("email/order/body.txt", **context)
