@@ -17,7 +17,7 @@ from mailer.address import Address
 from mailer.dkim import Signer, make_key
 from mailer.mime import build
 
-LONGEST_SECONDS = 900
+PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def light(setting: Setting, sink: Sink, mails: int, every: float = 0.05) -> list
 
 
 def _wait(sink: Sink, mails: int) -> None:
-    if not sink.wait_for(mails, LONGEST_SECONDS):
-        raise SystemExit(f"only {sink.count()} of {mails} mails came within {LONGEST_SECONDS} s")
+    if not sink.wait_for(mails, PATIENCE_SECONDS):
+        raise SystemExit(f"only {sink.count()} of {mails} mails came")
 
 
 def urgent(setting: Setting, sink: Sink, bulk: int, mails: int) -> list[float]:

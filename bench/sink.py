@@ -55,10 +55,12 @@ class Sink:
         """Count anew."""
         self._ask("forget")
 
-    def wait_for(self, mails: int, seconds: float) -> bool:
-        """Wait until it took so many, at most so long; answer whether it did."""
-        give_up = time.monotonic() + seconds
-        while self.count() < mails:
+    def wait_for(self, mails: int, patience_seconds: float) -> bool:
+        """Wait until it took so many; False if it got none for so long."""
+        last, give_up = -1, 0.0
+        while (count := self.count()) < mails:
+            if count > last:
+                last, give_up = count, time.monotonic() + patience_seconds
             if time.monotonic() > give_up:
                 return False
             time.sleep(0.05)
@@ -96,6 +98,8 @@ class _Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self._upgrade and not self._upgrade.done():
+            return  # the handshake has only just ended: what is said behind it is answered in a moment
         answers: list[bytes] = []
         while (done := self._next(answers)) is not None:
             del self._buffer[:done]
@@ -144,6 +148,7 @@ class _Session(asyncio.Protocol):
         assert self._context
         loop = asyncio.get_running_loop()
         self._transport = await loop.start_tls(self._transport, self, self._context, server_side=True)
+        loop.call_soon(self.data_received, b"")
 
 
 async def _serve(context: ssl.SSLContext | None) -> None:
