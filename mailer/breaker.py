@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mailer.errors import StoreError
+from mailer.replies import explain
 from mailer.store import Store
 from mailer.store import transports as rows
 from mailer.store.transports import PAUSED, WORKING, TransportRow
 from mailer.telemetry import log
-from mailer.transports import Result, Stage
+from mailer.transports import Result
 from mailer.transports.gates import PROBE_SECONDS, Standing
 from mailer.transports.ways import Way
 
@@ -150,35 +151,11 @@ def wake_all(store: Store, now: Callable[[], datetime]) -> None:
 def diagnosis(way: Way, result: Result) -> tuple[str, str, Rest]:
     """Why no conversation came about: a stable word, a sentence with what to do, and how long to rest."""
     said = f"{result.reply.code} {result.reply.text}".strip() if result.reply else result.problem
-    # A result beyond the log-in that is a fault nevertheless is a server that wants another one (RFC 4954).
-    stage = result.stage if result.stage in _WORDS else Stage.AUTH
-    if stage is Stage.AUTH and result.reply is not None and result.reply.code // 100 == 4:
-        return "auth_failed", f"the server cannot check passwords at the moment ({said})", SHORT
-    reason, words, rest = _WORDS[stage]
-    return reason, words.format(said=said[:300], setting=way.setting), rest
+    found = explain(result)
+    words = f"{found.means} ({said[:300]}); {found.step(way.setting)}"
+    passing = found.reason not in _TO_MEND or (result.reply is not None and result.reply.code // 100 == 4)
+    return found.reason, words, SHORT if passing else LONG
 
 
-_WORDS: dict[Stage, tuple[str, str, Rest]] = {
-    Stage.CONNECT: (
-        "connect_failed",
-        "no connection to the server ({said}); check host and port in {setting}, and whether anything "
-        "blocks the way",
-        SHORT,
-    ),
-    Stage.GREETING: (
-        "greeting_refused",
-        "the server turns us away before any mail ({said}); it is overloaded, or does not want this machine",
-        SHORT,
-    ),
-    Stage.TLS: (
-        "tls_failed",
-        "no safe connection to the server ({said}); check its certificate and name, and the host and "
-        "ca_file in {setting}",
-        LONG,
-    ),
-    Stage.AUTH: (
-        "auth_failed",
-        "the server refused the log-in ({said}); check the user name and password in {setting}",
-        LONG,
-    ),
-}
+_TO_MEND = ("tls_failed", "auth_failed")
+"""What somebody has to mend, unless the server says that it may pass."""

@@ -221,8 +221,6 @@ def message_from(content: Mapping[str, Any], secrets: Mapping[str, str] | None) 
     values = secrets or {}
 
     def live(value: Any) -> Any:
-        if type(value) in PLAIN:
-            return value
         if isinstance(value, dict):
             if MARKER in value:
                 marker = value[MARKER]

@@ -10,7 +10,8 @@ from typing import Any
 from mailer.address import masked as masked_address
 from mailer.errors import ConfigError, MailerError
 from mailer.job import Job
-from mailer.retry import LEASE_LOST, OUTCOME_UNKNOWN, Fate, Verdict, judge
+from mailer.replies import Fate
+from mailer.retry import LEASE_LOST, OUTCOME_UNKNOWN, Verdict, judge
 from mailer.services import Services
 from mailer.states import State
 from mailer.store.deliveries import Claimed, Finish

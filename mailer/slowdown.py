@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from mailer.errors import StoreError
+from mailer.replies import rule_for
 from mailer.store import Store
 from mailer.store import slow_domains as rows
 from mailer.telemetry import log
-from mailer.transports import Result, Stage
+from mailer.transports import Result
 from mailer.transports.ways import Way, domain_of
 
 RECOVERY, PAUSE = timedelta(seconds=60), timedelta(seconds=10)
@@ -68,9 +69,4 @@ class Slowdowns:
 
 def is_plea(result: Result) -> bool:
     """Whether a recipient's server asked for less (4.7.x of RFC 3463, or 421), and not just goes down."""
-    if result.reply is None or result.stage not in (Stage.RCPT, Stage.DATA, Stage.TEXT):
-        return False
-    enhanced = result.reply.enhanced or ""
-    if result.reply.code == 421:
-        return not enhanced.startswith("4.3.")
-    return 400 <= result.reply.code < 500 and enhanced.startswith("4.7.")
+    return result.reply is not None and result.reply.code >= 400 and rule_for(result).slows

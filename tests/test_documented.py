@@ -23,6 +23,8 @@ from mailer.errors import MailerError
 from mailer.events import Event
 from mailer.inbox import Mailbox, create_inbox_app
 from mailer.message import Message
+from mailer.replies import MEANINGS, RULES, Blame, Meaning, Rule
+from mailer.replies.providers import SOURCES
 from mailer.states import FINAL, TRANSITIONS, State
 from mailer.transports import Reply, Result, Stage
 from tests.delivery.conftest import build
@@ -235,6 +237,44 @@ def test_every_log_line_is_documented():
     assert set(re.findall(calls, source)) <= documented
     ended = {State.SENT, State.DEFERRED, State.FAILED, State.UNCERTAIN, State.EXPIRED}
     assert {f"mail.{state}" for state in ended} <= documented
+
+
+# Servers' answers
+
+
+def rule_row(rule: Rule) -> str:
+    """The row a rule must have; paste it into the page when you add one."""
+    cells = [code(rule.stages), code(rule.codes) or "any", code(rule.enhanced), rule.does, rule.source]
+    return f"| {' | '.join(cells)} |"
+
+
+def meaning_row(meaning: Meaning) -> str:
+    """The row a meaning must have."""
+    says = ", ".join(f"`{phrase}`" for phrase in meaning.says)
+    blame = f"`{meaning.blame}`" + (", suppression candidate" if meaning.suppress else "")
+    words = f"{meaning.means}; {meaning.step.format(setting='the URL')}"
+    cells = [code(meaning.stages) or "any", code(meaning.codes) or "any", code(meaning.enhanced), says]
+    return f"| {' | '.join([*cells, f'`{meaning.reason}`', blame, words, meaning.source])} |"
+
+
+def code(pattern: str) -> str:
+    return " ".join(f"`{word}`" for word in pattern.split())
+
+
+def test_every_row_about_answers_is_documented_in_order():
+    """The page has the rows that the code goes by, all of them, in the order in which they are looked at."""
+    lines = text("reference/replies.md").splitlines()
+    shown = [line for line in lines if line.startswith(("| `", "| any |")) and line.count(" | ") > 2]
+    assert shown == [*map(rule_row, RULES), *map(meaning_row, MEANINGS)]
+    blames = rows("reference/replies.md")
+    assert {f"`{blame}`" for blame in Blame} <= set(blames)
+
+
+def test_every_source_about_answers_is_linked():
+    """A provider's name in a row leads to the page where it says so; no source is without a row."""
+    for name, (title, address) in SOURCES.items():
+        assert f"| {name} | [{title}]({address}) |" in text("reference/replies.md")
+        assert any(name in row.source for row in MEANINGS), name
 
 
 # The inbox

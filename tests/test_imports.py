@@ -41,7 +41,7 @@ LAYERS = [
     ),
     Layer(
         "resources",
-        "store transports retry broker mime dkim encoding rendering template_env template_check"
+        "store transports replies retry broker mime dkim encoding rendering template_env template_check"
         " template_errors links inlining framing breaker tally places slowdown limits"
         " providers",
         "a resource that knows a use case can only be tested, or replaced, together with it",

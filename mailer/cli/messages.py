@@ -28,6 +28,7 @@ from mailer.cli.group import (
 )
 from mailer.delivery import deliver
 from mailer.errors import InvalidAddress, InvalidMessage, MessageNotFound
+from mailer.replies import explained
 from mailer.services import Services
 from mailer.states import FINAL, State
 from mailer.store import queries
@@ -160,7 +161,7 @@ def _show(found: Services, id_: str, json_: bool) -> None:
     if message is None:
         raise MessageNotFound(f"no message has the id {id_!r}")
     if json_:
-        print_json(message.as_dict())
+        print_json(_with_meanings(message.as_dict()))
         return
     lines = [
         f"{message.state.value.upper()}  {_title(message)}",
@@ -180,9 +181,19 @@ def _show(found: Services, id_: str, json_: bool) -> None:
     for event in message.events:
         told = "  ".join(f"{key}={value}" for key, value in event.data.items() if key != "transcript")
         lines.append(f"  {event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d}  {event.name:<12} {told}")
+        if meaning := explained(event.data):
+            lines.append(f"{'':29}{meaning.sentence()}")
         lines += [f"{'':29}{line}" for line in event.data.get("transcript", ())]
     for line in lines:
         click.echo(escape_controls(line))
+
+
+def _with_meanings(shown: dict[str, Any]) -> dict[str, Any]:
+    """Add what servers' answers mean. It is not in the store: the tables may know better by now."""
+    for event in shown["events"]:
+        if meaning := explained(event):
+            event |= {"means": meaning.sentence(), "suppress_candidate": meaning.suppress}
+    return shown
 
 
 def _title(message: queries.MessageView) -> str:

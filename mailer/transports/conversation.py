@@ -13,7 +13,7 @@ import re
 import time
 from typing import Protocol
 
-from mailer.retry import PROTOCOL_ERROR
+from mailer.replies import PROTOCOL_ERROR
 from mailer.transports import Reply, Result, Stage
 from mailer.transports.attempt import Attempt, Command
 from mailer.transports.url import Timeouts

@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from mailer.replies import rule_for
 from mailer.retry import LEASE_LOST, RESTING
 from mailer.telemetry import log
 from mailer.transports import Ledger, Parcel, Receipt, Result, Stage
@@ -39,7 +40,6 @@ When the transport is back, all of it is made due. Until then it should not be l
 """
 
 _EARLY = frozenset({Stage.CONNECT, Stage.GREETING, Stage.TLS, Stage.AUTH})
-_AUTHENTICATION = frozenset({530, 534, 535, 538})
 
 
 class Route:
@@ -267,8 +267,7 @@ def is_fault(result: Result) -> bool:
         return False
     if result.stage in _EARLY:
         return True
-    codes = _AUTHENTICATION | ({432, 454} if result.stage is Stage.MAIL else set())
-    return result.reply is not None and result.reply.code in codes
+    return result.reply is not None and result.reply.code >= 400 and rule_for(result).rests
 
 
 def has_passed(result: Result) -> bool:

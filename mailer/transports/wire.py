@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mailer.retry import PROTOCOL_ERROR
+from mailer.replies import PROTOCOL_ERROR
 from mailer.transports import Reply
 from mailer.transports.tls import Tls, Untrusted
 

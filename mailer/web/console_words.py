@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mailer.events import Event
+from mailer.replies import Blame, explained
 from mailer.store.queries import DeliveryView, EventView
 
 # Controls, and characters that turn the reading direction or take no room: with them one address can be
@@ -172,14 +173,24 @@ def _fallback(name: str) -> Say:
 
 
 def _details(data: Data, told: set[str]) -> str:
-    """The server's words first, then what the sentence did not say."""
+    """The server's words first, then what they mean, then what the sentence did not say."""
     words = f"{data.get('code') or ''} {data.get('reply') or ''}".strip()
-    # How it went is for those who look for it; blame and stage only repeat the reason in other words.
+    # How it went is for those who look for it; the reason says the stage in other words.
     hidden = {"code", "reply", "stage", "blame", "transcript", *told}
     rest = ", ".join(
         f"{_LABELS.get(k, reason(k))} {_plain(k, v)}" for k, v in data.items() if k not in hidden
     )
-    return "\n".join(part for part in (words, rest) if part)
+    found = explained(data)
+    meaning = f"{_WHOSE[found.blame]}: {found.sentence()}" if found else ""
+    return "\n".join(part for part in (words, meaning, rest) if part)
+
+
+_WHOSE = {
+    Blame.RECIPIENT: "The recipient's matter",
+    Blame.MESSAGE: "The mail's matter",
+    Blame.SENDER: "The sender's matter",
+    Blame.TRANSPORT: "The provider's matter",
+}
 
 
 _LABELS = {"seconds": "took"}

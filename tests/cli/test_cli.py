@@ -189,6 +189,21 @@ def test_a_hostile_reply_does_nothing_to_a_terminal(run, app):
     assert "\\x1b[31mred\\x07\\x0d\\x0aFAKE LINE" in out
 
 
+def test_show_says_what_an_answer_means(run, app):
+    """SC1: whose matter it is and what to do, for people and for programs; a good answer needs no words."""
+    answer(app, Result(Stage.RCPT, Reply(550, "5.1.1 no such user")))
+    _, id_, _ = run("send", "welcome", "--to", "a@x.test", "--set", "name=Ada")
+    run("worker", "--once")
+    assert "there is no such mailbox; correct the address" in run("show", id_.strip())[1]
+    accepted, failed = json.loads(run("show", id_.strip(), "--json")[1])["events"]
+    assert (failed["reason"], failed["blame"], failed["suppress_candidate"]) == (
+        *("mailbox_unknown", "recipient"),
+        True,
+    )
+    assert failed["means"] == "there is no such mailbox; correct the address, or take it out of your data"
+    assert "means" not in accepted
+
+
 def test_preview_renders_with_sample_values(run):
     """Every shipped template can be looked at without sending it."""
     names = run("preview")[1].split()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mailer.retry import LEASE_LOST, PROTOCOL_ERROR
+from mailer.replies import PROTOCOL_ERROR
+from mailer.retry import LEASE_LOST
 from mailer.transports import Parcel, Reply, Result, Stage
 from tests import peer as peers
 from tests.authority import Authority

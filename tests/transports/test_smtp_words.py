@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailer.errors import ConfigError
-from mailer.retry import PROTOCOL_ERROR
+from mailer.replies import PROTOCOL_ERROR
 from mailer.transports import Result, Stage
 from mailer.transports.smtp import SmtpTransport
 from mailer.transports.tls import tls_context

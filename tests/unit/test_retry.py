@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.retry import PROTOCOL_ERROR, Blame, Fate, RetryPolicy, Verdict, judge
+from mailer.replies import PROTOCOL_ERROR, Blame, Fate
+from mailer.retry import RetryPolicy, Verdict, judge
 from mailer.transports import Reply, Result, Stage
 
 POLICY = RetryPolicy()
@@ -183,10 +184,10 @@ def test_garbage_after_the_text_leaves_the_outcome_unknown() -> None:
         ("550 no", "mailbox_refused", Blame.RECIPIENT),
         ("553 5.6.7 no", "smtputf8_missing", Blame.TRANSPORT),
         ("550 5.7.1 no", "refused_by_policy", Blame.SENDER),
-        ("550 5.7.26 unauthenticated", "sender_refused", Blame.SENDER),
+        ("550 5.7.26 unauthenticated", "not_authenticated", Blame.SENDER),
         ("421 4.7.28 slow down", "rate_limited", Blame.SENDER),
         ("450 4.2.2 full", "mailbox_full", Blame.RECIPIENT),
-        ("451 greylisted", "server_busy", Blame.TRANSPORT),
+        ("451 later", "server_busy", Blame.TRANSPORT),
     ],
 )
 def test_the_enhanced_code_names_reason_and_blame(reply: str, reason: str, blame: Blame) -> None:

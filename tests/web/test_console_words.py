@@ -68,6 +68,27 @@ def test_an_unknown_event_shows_its_data():
 
 
 @pytest.mark.parametrize(
+    ("code", "reply", "meaning"),
+    [
+        (550, "5.1.1 who", "The recipient's matter: there is no such mailbox; correct the address"),
+        (550, "5.7.509 no", "The sender's matter: SPF, DKIM or DMARC of the sender's domain do not vouch"),
+        (
+            552,
+            "5.3.4 too big",
+            "The mail's matter: the mail is larger than the server takes; make it smaller",
+        ),
+        (530, "5.7.0 log in", "The provider's matter: the server takes no mail without another log-in"),
+    ],
+)
+def test_the_timeline_says_whose_matter_it_is(code, reply, meaning):
+    """SC1, SC7: below the server's words, and with the next step."""
+    told = {"recipient": "a@b.test", "stage": "data", "code": code, "reply": reply, "reason": "x"}
+    words, shown = console_words.entry(EventView(NOW, "failed", told)).detail.splitlines()
+    assert words == f"{code} {reply}"
+    assert shown.startswith(meaning)
+
+
+@pytest.mark.parametrize(
     "data",
     [b"", b"\x00\xff\xfe", b"Content-Type: text/html; charset=nonsense\r\n\r\n<p>\xff",
      b"Content-Type: multipart/mixed\r\n\r\nno boundary", b"Content-Type: text/plain\r\n"
