@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from bench.order import order
 from mailer import Mailer, send_email
-from mailer.store.migrations import upgrade
 
 
 def create_app() -> flask.Flask:
@@ -39,6 +38,8 @@ def fill(number: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "migrate":
+        from mailer.store.migrations import upgrade  # a worker does not need it
+
         upgrade(create_app().extensions["mailer"].store.engine)
     else:
         fill(int(sys.argv[2]))

@@ -53,7 +53,7 @@ def _rendered(services: Services, message: Message, context: Any, plain: Any) ->
         return made if message.subject is None else rendering.Rendered(message.subject, made.text, made.html)
     html, text = plain(message.html), plain(message.text)
     if text is None and html is not None:
-        text = rendering.derive_text(html)
+        text = rendering.text_of(html)
     return rendering.Rendered(message.subject or "", text, html)
 
 

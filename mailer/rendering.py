@@ -18,12 +18,6 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import inscriptis  # type: ignore[import-untyped] # neither it nor its parser has type information
-from inscriptis.css_profiles import CSS_PROFILES  # type: ignore[import-untyped]
-from inscriptis.html_properties import Display  # type: ignore[import-untyped]
-from inscriptis.model.config import ParserConfig  # type: ignore[import-untyped]
-from inscriptis.model.html_element import HtmlElement  # type: ignore[import-untyped]
-from inscriptis.model.tag import CustomHtmlTagHandlerMapping  # type: ignore[import-untyped]
 from jinja2 import Environment, TemplateError, TemplateNotFound
 
 from mailer.context import PLAIN
@@ -43,7 +37,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:/[a-z0-9][a-z0-9_-]*)*")
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _LOCALE_FOLDER = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _MAX_PLANS = 1000
-_SELF_NAMED_LINK = re.compile(r"\[([^\[\]\s]+)\]\(\1\)")
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 
 
@@ -269,18 +262,17 @@ class Templates:
             raise RenderError(words if words.startswith(path) else f"{path}: {words}") from None
 
 
-def derive_text(html: str) -> str:
-    """The plain text of a page, links as ``[words](address)``, layout tables read row by row.
+def text_of(html: str) -> str:
+    """The plain text of a page: see `mailer.plain_text`. Raises RenderError."""
+    # Imported here: most templates give a text, and the parser takes 8 MiB.
+    from mailer.plain_text import derive_text
 
-    Ornaments marked ``aria-hidden`` are left out. A table of data becomes one cell a line: give
-    ``body.txt`` where that matters. Raises RenderError: nothing can be made of the page.
-    """
-    try:
-        text = inscriptis.get_text(html, _TEXT_RULES)
-    except Exception as exc:  # a page nested thousands deep, a length in its styles that is no number
-        raise RenderError(f"no text can be derived from the HTML ({type(exc).__name__}); give one") from None
-    text = _SELF_NAMED_LINK.sub(r"\1", "\n".join(line.strip() for line in text.splitlines()))
-    return _tidied(text)
+    return tidied(derive_text(html))
+
+
+def tidied(text: str) -> str:
+    """Without blanks at its ends, and with no more than one empty line in a row."""
+    return _BLANK_LINES.sub("\n\n", text).strip() + "\n"
 
 
 def revealed(context: Any) -> Any:
@@ -326,16 +318,12 @@ def _finished(folder: str, subject: str, text: str | None, html: str | None) -> 
     if not subject:
         raise RenderError(f"{folder}/subject.txt: the subject is empty")
     if html is not None:
-        text = derive_text(html) if text is None else _tidied(text)
+        text = text_of(html) if text is None else tidied(text)
     elif text is not None:
-        text = _tidied(text)
+        text = tidied(text)
     if text is not None and "\x00" in text:
         raise RenderError(f"{folder}: the text holds a NUL character")
     return Rendered(subject, text, html)
-
-
-def _tidied(text: str) -> str:
-    return _BLANK_LINES.sub("\n\n", text).strip() + "\n"
 
 
 def _fallbacks(locale: str | None) -> Iterator[str]:
@@ -360,24 +348,3 @@ def _canonical(locale: str) -> str:
 def _is_localisation(name: str, names: Collection[str]) -> bool:
     parent, _, last = name.rpartition("/")
     return parent in names and _LOCALE_FOLDER.fullmatch(last) is not None
-
-
-def _text_rules() -> ParserConfig:
-    # Tables lay the page out: their cells are blocks one below the other, not columns (libraries pad those).
-    css = CSS_PROFILES["strict"].copy()
-    for tag in ("table", "tbody", "thead", "tr", "td", "th", "div"):
-        css[tag] = HtmlElement(display=Display.block)
-    tags = dict.fromkeys(("table", "tr", "td", "th"), lambda *_: None)
-    handlers = CustomHtmlTagHandlerMapping(start_tag_mapping=tags, end_tag_mapping=tags)
-    rules = ParserConfig(css=css, display_links=True, custom_html_tag_handler_mapping=handlers)
-    known = rules.attribute_handler.attribute_mapping
-    rules.attribute_handler.attribute_mapping = {**known, "aria-hidden": _hide_ornament}
-    return rules
-
-
-def _hide_ornament(value: str, element: HtmlElement) -> None:
-    if value == "true":
-        element.display = Display.none
-
-
-_TEXT_RULES = _text_rules()

@@ -42,7 +42,7 @@ LAYERS = [
     Layer(
         "resources",
         "store transports replies retry broker mime dkim encoding rendering template_env template_check"
-        " template_errors links inlining framing breaker tally places slowdown limits"
+        " template_errors links inlining plain_text framing breaker tally places slowdown limits"
         " providers",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from mailer.errors import ConfigError
 from mailer.store.engine import create_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, SessionTransaction
 
 _PENDING = "mailer_pending"
 
@@ -19,6 +21,9 @@ def resolve(given: Any) -> Session:
 
     Flask-SQLAlchemy-Lite's ``db.session`` exists only inside a context, so there ``db`` itself is given.
     """
+    # Imported here: who has a session has the ORM, and a worker needs none of its 10 MiB.
+    from sqlalchemy.orm import Session, sessionmaker
+
     session = given
     if isinstance(session, sessionmaker):
         raise ConfigError("session", "is a sessionmaker, whose sessions nobody commits; pass a session")

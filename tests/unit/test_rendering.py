@@ -17,7 +17,7 @@ import pytest
 
 from mailer.errors import InvalidTemplate, RenderError, SecretErased
 from mailer.links import refused_address
-from mailer.rendering import Rendered, Templates, derive_text, masked, revealed
+from mailer.rendering import Rendered, Templates, masked, revealed, text_of
 from mailer.secret import ErasedSecret, Secret
 
 PACKAGE = Path(__file__).parents[2] / "mailer" / "templates"
@@ -573,7 +573,7 @@ def test_the_text_is_derived_where_there_is_none(site: Site) -> None:
 @pytest.mark.parametrize("html", ["", " ", "plain", "<p>", "<!-- x -->", "<style>p{margin: 0 auto}</style>"])
 def test_odd_pages_derive_a_text(html: str) -> None:
     """Whatever the page, a text comes out and nothing is raised."""
-    assert derive_text(html).strip() in ("", "plain")
+    assert text_of(html).strip() in ("", "plain")
 
 
 @pytest.mark.parametrize("start", ["<p>", "<p "])
@@ -582,7 +582,7 @@ def test_a_text_is_derived_in_linear_time(start: str, piece: str) -> None:
     """RX1: a page made to be slow is not; one that cannot be read ends in an error that says so."""
     began = time.process_time()
     with contextlib.suppress(RenderError):
-        derive_text(start + piece * 20_000)
+        text_of(start + piece * 20_000)
     assert time.process_time() - began < 5
 
 

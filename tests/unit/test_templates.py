@@ -10,7 +10,7 @@ import flask
 import pytest
 
 from mailer.errors import InvalidTemplate
-from mailer.rendering import Templates, derive_text
+from mailer.rendering import Templates, text_of
 
 PACKAGE = Path(__file__).parents[2] / "mailer" / "templates"
 SHIPPED = ("password_changed", "receipt", "reset_password", "verify_email", "welcome")
@@ -55,7 +55,7 @@ def test_each_renders_from_its_example(templates: Templates, name: str, locale: 
     assert made.html is not None
     assert made.text is not None
     assert f'<html lang="{locale or "en"}" dir="ltr"' in made.html
-    shown = derive_text(made.html)
+    shown = text_of(made.html)
     for key, value in context.items():
         for word in _words(value):
             assert word in made.text, key

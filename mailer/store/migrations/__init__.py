@@ -2,6 +2,8 @@
 
 They keep their place in ``mailer_alembic_version``. A host that shares its database with us passes
 `include_name` to its own Alembic, or its autogenerate would write ``drop_table`` for our tables.
+
+Alembic is imported where it is used: a worker needs none of its 10 MiB.
 """
 
 from __future__ import annotations
@@ -9,15 +11,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
 
 from mailer.store.models import PREFIX
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
 # Any number will do as long as it is ours: of several processes that start at once, one migrates.
@@ -31,6 +33,8 @@ def upgrade(engine: Engine) -> None:
 
 def to(engine: Engine, revision: str) -> None:
     """Bring the tables up to a revision."""
+    from alembic import command
+
     with _without_cascades(engine) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -57,6 +61,8 @@ def _without_cascades(engine: Engine) -> Iterator[Connection]:
 
 def current(connection: Connection) -> str | None:
     """The revision the database is at, None before the first."""
+    from alembic.migration import MigrationContext
+
     return MigrationContext.configure(
         connection, opts={"version_table": VERSION_TABLE}
     ).get_current_revision()
@@ -64,6 +70,8 @@ def current(connection: Connection) -> str | None:
 
 def head() -> str | None:
     """The revision this version of the package wants."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config(None)).get_current_head()
 
 
@@ -73,6 +81,8 @@ def include_name(name: str | None, kind: str, parents: Mapping[str, str | None])
 
 
 def _config(connection: Connection | None) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "mailer.store:migrations")
     config.set_main_option("path_separator", "os")
