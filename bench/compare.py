@@ -104,7 +104,7 @@ class Comparison:
         print(f"A queue of {mails:,}: its beginning and its end\n")
         print(f"{'':34}{'mails/s':>9}{'at end':>9}{'ratio':>7}{'MiB':>7}{'at end':>8}{'ratio':>7}")
         with self._next_door() as (sink, server):
-            for contender in (c.SQLITE, c.POSTGRES):
+            for contender in (c.SQLITE,):
                 with self._place.setting(contender, server) as setting:
                     found = long(setting, sink, mails)
                 # The queue is longest at the beginning.

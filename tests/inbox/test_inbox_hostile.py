@@ -64,15 +64,15 @@ HOSTILE = {
 def test_a_hostile_mail_costs_little_and_raises_nothing(
     client: FlaskClient, mailbox: Mailbox, raw: bytes
 ) -> None:
-    """RX1, RX2: keeping and showing 100 KB made to hurt takes under a second, and every page answers."""
-    started = time.perf_counter()
+    """RX1, RX2: keeping and showing 100 KB made to hurt takes under a CPU second, and every page answers."""
+    started = time.process_time()
     mail = put(mailbox, raw)
-    kept = time.perf_counter() - started
+    kept = time.process_time() - started
     assert kept < 1.0
     for path in ("", "/text", "/source", "/headers", "/attachments", "/links", "/preview"):
-        started = time.perf_counter()
+        started = time.process_time()
         assert client.get(f"/mail/{mail.id}{path}").status_code == 200
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
     assert client.get(f"/api/v1/message/{mail.id}").status_code == 200
     assert client.get(f"/api/v1/message/{mail.id}/raw").data == raw
 
