@@ -22,6 +22,9 @@ BATCH_SECONDS = 0.5
 MOST = 200
 """Deliveries in a batch. A worker that is lost leaves so many to wait for the end of its lease."""
 
+FEW, PAUSE_SECONDS = 10, 0.01
+"""What a batch costs beside its mails is as much for one as for ten. The first mail waits for nothing."""
+
 
 class Drain:
     """One worker's hands: ``at_once`` batches at a time, of these ``lanes``; None: of all."""
@@ -47,7 +50,7 @@ class Drain:
         One of the process's threads looks for all of them.
         """
         self._look_until = time.monotonic() + LINGER_SECONDS
-        made, more = self.run(call_for_help=call_for_help)
+        made, more = self.run(call_for_help=call_for_help, pause_seconds=PAUSE_SECONDS)
         while more is None and self._look_until > time.monotonic() and self._looking.acquire(blocking=False):
             try:
                 found, more = self._look(call_for_help)
@@ -60,17 +63,21 @@ class Drain:
         made, more = 0, None
         while more is None and (left := self._look_until - time.monotonic()) > 0:
             time.sleep(min(left, LINGER_SECONDS / 2))
-            found, more = self.run(call_for_help=call_for_help)
+            found, more = self.run(call_for_help=call_for_help, pause_seconds=PAUSE_SECONDS)
             made += found
         return made, more
 
     def run(
-        self, seconds: float = 5, call_for_help: Callable[[str], object] | None = None
+        self,
+        seconds: float = 5,
+        call_for_help: Callable[[str], object] | None = None,
+        pause_seconds: float = 0.0,
     ) -> tuple[int, str | None]:
         """Attempt what is due, for about so long; answer how many deliveries, and a lane that has more.
 
         None for the lane: nothing is left, or others of this process are at it. ``call_for_help`` is called
-        once, with a lane that has more than one batch.
+        once, with a lane that has more than one batch. After a small batch there is a pause, so that callers
+        who are at it right now fill the next one.
         """
         made, idle, until = 0, set[str](), time.monotonic() + seconds
         while True:
@@ -88,6 +95,8 @@ class Drain:
             if attempted >= size and call_for_help is not None:
                 call_for_help(lane)
                 call_for_help = None
+            if pause_seconds and attempted < FEW:
+                time.sleep(pause_seconds)
             if not attempted:  # another worker was quicker, or only suspects are left and one is at work
                 idle.add(lane)
 

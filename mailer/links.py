@@ -85,7 +85,8 @@ def is_checked(attribute: str) -> bool:
 
 def has_scheme(attribute: str, beginning: str) -> bool:
     """Whether a value that begins so is an address a mail may hold, whatever comes then."""
-    return attribute not in ("srcset", "ping") and _SCHEME.match(beginning) is not None
+    of_several = attribute.rpartition(":")[2] in ("srcset", "ping")
+    return not of_several and _SCHEME.match(beginning) is not None
 
 
 def problem_in(attribute: str, value: str) -> str | None:

@@ -60,6 +60,7 @@ PAGES = [
     '<img srcset="https://x.test/{{ a }} 1x, https://x.test/{{ b }} 2x">',
     "{% for _ in range(3) %}<li>{{ a }}{% if loop.last %}{{ b }}{% endif %}</li>{% endfor %}",
     '<a href="{{ a }}">{{ b }}</a>',
+    '<img x:srcset="https://x.test/{{ a }} 1x, {{ b }} 2x">',
     '<a href="{{ a }}{{ b }}">x</a><a href="javascript:{{ a }}">y</a>',
     '<p>href="javascript:{{ a }}"</p>',
     '<a href="#">{{ a }}</a><svg><a xlink:href="javascript:1">x</a></svg>{{ b }}',
