@@ -31,6 +31,7 @@ from mailer.context import PLAIN
 from mailer.errors import InvalidMessage, InvalidTemplate, MailerError, RenderError
 from mailer.headers import check_header_text
 from mailer.links import Links, refused_address
+from mailer.nesting import MAX_DEPTH, is_too_deep
 from mailer.secret import MASK, Secret
 from mailer.template_check import Fresh, Need, is_global, missing, needs_of
 from mailer.template_env import LeavesRoot, overlay
@@ -187,7 +188,7 @@ class Templates:
             return self._found(name, locale)
         except LeavesRoot as exc:
             raise InvalidTemplate("template", f"{name!r} leaves the template folder by a link") from exc
-        except TemplateError as exc:
+        except (TemplateError, RecursionError) as exc:
             raise InvalidTemplate("template", f"{name!r} is broken: {describe(exc, self._html)}") from exc
 
     def _found(self, name: str, locale: str | None) -> _Plan:
@@ -323,6 +324,8 @@ def _finished(folder: str, subject: str, text: str | None, html: str | None) -> 
 
 
 def _inlined(folder: str, html: str) -> str:
+    if is_too_deep(html):
+        raise RenderError(f"{folder}/body.html: its elements are nested more than {MAX_DEPTH} deep")
     try:
         # A page without a style sheet, too: what `refused_address` reads must have been through a parser.
         page = _INLINER.inline(html)
