@@ -23,6 +23,7 @@ import css_inline
 from markupsafe import Markup
 
 from mailer.links import has_scheme, is_checked, problem_in, refused_address
+from mailer.nesting import is_too_deep
 
 MOST_SHAPES = 500
 PATIENCE = 20
@@ -33,6 +34,10 @@ _INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=Fal
 
 class UnreadableStyle(Exception):
     """The inliner cannot read a style sheet of the page."""
+
+
+class NestedTooDeep(Exception):
+    """Its elements stand inside each other so often that the inliner would end the process."""
 
 
 class RefusedAddress(Exception):
@@ -51,7 +56,7 @@ class Inliner:
     def finish(self, name: str, pieces: Sequence[str]) -> str:
         """The page that a template gave in pieces. ``name`` is the template's.
 
-        Raises UnreadableStyle and RefusedAddress.
+        Raises UnreadableStyle, NestedTooDeep and RefusedAddress.
         """
         shape, values = self._shape(name, pieces)
         return inlined("".join(pieces)) if shape is None else shape.filled(values)
@@ -88,7 +93,9 @@ class Inliner:
 
 
 def inlined(page: str) -> str:
-    """A page as the inliner writes it, its addresses checked. Raises UnreadableStyle and RefusedAddress."""
+    """A page as the inliner writes it, its addresses checked. Raises as `Inliner.finish` does."""
+    if is_too_deep(page):
+        raise NestedTooDeep
     try:
         # A page without a style sheet, too: what `refused_address` reads must have been through a parser.
         page = _INLINER.inline(page)
@@ -185,6 +192,8 @@ def shape_of(key: Sequence[str | None], token: str) -> Shape | None:
     # The blank shows whether an attribute has quotes: without them it ends there.
     numbers = itertools.count()
     placed = "".join(f"{token}n{next(numbers)} e" if piece is None else piece for piece in key)
+    if is_too_deep(placed):
+        return None
     try:
         page = _INLINER.inline(placed)
         selective = "[" in placed and _STYLED.search(placed) is not None

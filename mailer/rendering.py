@@ -23,8 +23,9 @@ from jinja2 import Environment, TemplateError, TemplateNotFound
 from mailer.context import PLAIN
 from mailer.errors import InvalidMessage, InvalidTemplate, MailerError, RenderError
 from mailer.headers import check_header_text
-from mailer.inlining import Inliner, RefusedAddress, UnreadableStyle
+from mailer.inlining import Inliner, NestedTooDeep, RefusedAddress, UnreadableStyle
 from mailer.links import Links
+from mailer.nesting import MAX_DEPTH
 from mailer.secret import MASK, Secret
 from mailer.template_check import Fresh, Need, is_global, missing, needs_of
 from mailer.template_env import LeavesRoot, overlay, pieces_of
@@ -180,7 +181,7 @@ class Templates:
             return self._found(name, locale)
         except LeavesRoot as exc:
             raise InvalidTemplate("template", f"{name!r} leaves the template folder by a link") from exc
-        except TemplateError as exc:
+        except (TemplateError, RecursionError) as exc:
             raise InvalidTemplate("template", f"{name!r} is broken: {describe(exc, self._html)}") from exc
 
     def _found(self, name: str, locale: str | None) -> _Plan:
@@ -244,6 +245,8 @@ class Templates:
             return self._inliner.finish(path, pieces)
         except UnreadableStyle as exc:
             raise RenderError(f"{path}: its style sheet cannot be read") from exc
+        except NestedTooDeep as exc:
+            raise RenderError(f"{path}: its elements are nested more than {MAX_DEPTH} deep") from exc
         except RefusedAddress as exc:
             raise RenderError(f"{path}: {exc}") from exc
 

@@ -41,8 +41,9 @@ LAYERS = [
     ),
     Layer(
         "resources",
-        "store transports replies retry broker mime dkim encoding rendering template_env template_check"
-        " template_errors links inlining plain_text framing breaker tally places slowdown limits"
+        "store transports replies retry broker mime dkim encoding reading rendering template_env"
+        " template_check template_errors links nesting inlining plain_text framing breaker tally places"
+        " slowdown limits"
         " providers",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),

@@ -17,10 +17,11 @@ from flask import Blueprint, Response, abort, current_app, jsonify, request, sen
 from werkzeug.exceptions import HTTPException
 
 from mailer.inbox.guard import FILE_POLICY
-from mailer.inbox.headers import Party, decode_words, parse_date
+from mailer.inbox.headers import Party, parse_date
 from mailer.inbox.mail import Mail
 from mailer.inbox.mailbox import Mailbox, Page
 from mailer.inbox.parsing import Content, Part, safe_filename
+from mailer.reading import decode_words
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 5_000

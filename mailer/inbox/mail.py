@@ -7,9 +7,10 @@ import secrets
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from mailer.inbox.headers import Party, decode_words, parse_addresses
+from mailer.inbox.headers import Party, parse_addresses
 from mailer.inbox.html import visible_text
 from mailer.inbox.parsing import Content
+from mailer.reading import decode_words
 
 SNIPPET_CHARS = 250
 MAX_SEARCH_CHARS = 100_000

@@ -22,9 +22,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from mailer.inbox.api import mailbox, open_mail, part_response, raw_response
 from mailer.inbox.guard import PREVIEW_POLICY, SANDBOX
-from mailer.inbox.headers import decode_words
 from mailer.inbox.html import find_links, linkify, preview
 from mailer.inbox.parsing import safe_filename
+from mailer.reading import decode_words
 
 PAGE_SIZE = 50
 TABS = ("html", "text", "source", "headers", "attachments", "links")

@@ -6,9 +6,6 @@ with one behaves the same with SMTP.
 
 from __future__ import annotations
 
-import email
-import email.message
-import email.policy
 import os
 import re
 import secrets
@@ -19,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from mailer.reading import bodies, decode_words, parsed, text_of
 from mailer.retry import LEASE_LOST
 from mailer.transports import Ledger, Parcel, Receipt, Reply, Result, Stage
 
@@ -130,10 +128,11 @@ class FileTransport(LocalTransport):
 
 
 def _as_read(parcel: Parcel) -> str:
-    parsed = email.message_from_bytes(parcel.data, policy=email.policy.default)
-    headers = "".join(f"{name}: {_shown(str(value))}\n" for name, value in parsed.items())
-    part = parsed.get_body(("plain", "html")) if isinstance(parsed, email.message.EmailMessage) else None
-    text = "" if part is None else _shown(str(part.get_content()))
+    mail = parsed(parcel.data)
+    items = [] if mail is None else mail.items()
+    headers = "".join(f"{name}: {_shown(decode_words(str(value)))}\n" for name, value in items)
+    body = None if mail is None else next((part for part in bodies(mail) if part is not None), None)
+    text = "" if body is None else _shown(text_of(body))
     envelope = _shown(f"{parcel.sender} -> {', '.join(parcel.recipients)}")
     rule = "-" * 72
     return f"{rule}\n{envelope}\n{headers}\n{text.rstrip()}\n{rule}\n"

@@ -10,18 +10,17 @@ This is the only module that imports ``flask_mail``.
 from __future__ import annotations
 
 import contextlib
-import email
 import email.charset
-import email.message
-import email.policy
 import logging
 import ssl
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from email.message import Message
 from typing import Any
 
 import flask
 
+from mailer.reading import bodies, clean, decode_words, parsed, text_of
 from mailer.retry import LEASE_LOST
 from mailer.transports import Ledger, Parcel, Receipt, Reply, Stage
 from mailer.transports.attempt import Attempt, Errand
@@ -142,14 +141,11 @@ class PreparedMessage(flask_mail.Message):
 
     def show(self) -> None:
         """Fill in ``subject``, ``body``, ``html`` and ``msgId``, for those who record or listen."""
-        parsed = email.message_from_bytes(self.attempt.text, policy=email.policy.default)
-        assert isinstance(parsed, email.message.EmailMessage)
-        self.subject = str(parsed.get("Subject", ""))
-        self.msgId = str(parsed.get("Message-ID", ""))
-        self.reply_to = str(parsed["Reply-To"]) if "Reply-To" in parsed else None
-        body, html = parsed.get_body(("plain",)), parsed.get_body(("html",))
-        self.body = None if body is None else str(body.get_content())
-        self.html = None if html is None else str(html.get_content())
+        mail = parsed(self.attempt.text) or Message()
+        self.subject = decode_words(str(mail.get("Subject", "")))
+        self.msgId = clean(str(mail.get("Message-ID", "")))
+        self.reply_to = decode_words(str(mail["Reply-To"])) if "Reply-To" in mail else None
+        self.body, self.html = (None if part is None else text_of(part) for part in bodies(mail))
 
 
 class SmtpConnection(flask_mail.Connection):

@@ -12,7 +12,12 @@ MOST_LINES = 60
 MOST_CHARS = 300
 _FIRST_LINES = 20  # of those that are too many, so many of the beginning are kept, and the end
 
-_ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s<>()\[\],;:"]+)@[^\s<>()\[\],;:"]+')
+MOST_HEARD = 2_000
+"""Characters that are looked at; `mailer.transports.wire` cuts a reply to half of it."""
+
+# Linear: what is unquoted is tried where it begins, and what is quoted has an end in sight.
+_ATOM = r'[^\s<>()\[\],;:"]'
+_ADDRESS = re.compile(rf'(?:"(?:[^"\\]|\\.){{0,320}}"|(?<!{_ATOM}){_ATOM}+)@{_ATOM}+')
 
 
 class Transcript:
@@ -55,5 +60,5 @@ class Transcript:
     def _add(self, who: str, text: str) -> None:
         for secret in self._secrets:
             text = text.replace(secret, "••••••")
-        text = _ADDRESS.sub(lambda found: masked(found[0]), text)
+        text = _ADDRESS.sub(lambda found: masked(found[0]), text[:MOST_HEARD])
         self._lines.append(f"{who} {text[:MOST_CHARS]}")

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
+from email.message import Message
+from itertools import islice
 
 from mailer.framing import disarmed, with_images
+from mailer.reading import bodies, clean, decode_words, leaves, octets_of, parsed, text_of
 
 HTML_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MAX_BYTES = 25_000_000
@@ -43,15 +43,18 @@ class Preview:
 
 
 def take_apart(data: bytes) -> Preview:
-    """Parse the bytes of a mail, masked already. Never raises on a mail that is no good."""
-    mail = email.message_from_bytes(data[:MAX_BYTES], _class=EmailMessage, policy=email.policy.default)
-    parts = list(_leaves(mail))
-    page, text = _body(parts, "text/html"), _body(parts, "text/plain")
+    """Parse the bytes of a mail, masked already. Never raises on a mail that is no good.
+
+    One that is too intricate, by a mail that is attached to it, has its source only.
+    """
+    mail = parsed(data[:MAX_BYTES])
+    parts = [] if mail is None else [part for _, part in islice(leaves(mail), MAX_PARTS)]
+    text, page = (None, None) if mail is None else bodies(mail)
     inline = [part for part in parts if part["content-id"] and part is not page and part is not text]
     source = data[: MAX_TEXT * 4].decode("utf-8", "replace")
-    words = None if text is None else _text(text)
+    words = None if text is None else text_of(text)
     return Preview(
-        html=None if page is None else _framed(_text(page), inline),
+        html=None if page is None else _framed(text_of(page), inline),
         text=None if words is None else words[:MAX_TEXT],
         source=source[:MAX_TEXT],
         cut=len(source) > MAX_TEXT or len(words or "") > MAX_TEXT,
@@ -59,44 +62,14 @@ def take_apart(data: bytes) -> Preview:
     )
 
 
-def _leaves(mail: EmailMessage) -> Iterator[EmailMessage]:
-    # An attached mail is one file: what is inside it is not this mail's body.
-    if mail.get_content_maintype() == "multipart" and isinstance(mail.get_payload(), list):
-        waiting = [part for part in mail.get_payload() if isinstance(part, EmailMessage)]
-        for part in waiting[:MAX_PARTS]:
-            yield from _leaves(part)
-    else:
-        yield mail
+def _file(part: Message) -> File:
+    name = decode_words(str(part.get_filename() or ""))
+    return File(name or "(no name)", clean(part.get_content_type()), len(octets_of(part)))
 
 
-def _body(parts: list[EmailMessage], content_type: str) -> EmailMessage | None:
-    found = (p for p in parts if p.get_content_type() == content_type and not p.is_attachment())
-    return next(found, None)
-
-
-def _octets(part: EmailMessage) -> bytes:
-    try:
-        content = part.get_payload(decode=True)
-        return content if isinstance(content, bytes) else part.as_bytes()
-    except (ValueError, LookupError):
-        return b""
-
-
-def _text(part: EmailMessage) -> str:
-    charset = part.get_content_charset("utf-8")
-    try:
-        return _octets(part).decode(charset, "replace")
-    except (LookupError, ValueError):
-        return _octets(part).decode("utf-8", "replace")
-
-
-def _file(part: EmailMessage) -> File:
-    return File(part.get_filename() or "(no name)", part.get_content_type(), len(_octets(part)))
-
-
-def _framed(markup: str, inline: list[EmailMessage]) -> str:
+def _framed(markup: str, inline: Sequence[Message]) -> str:
     images = {
-        str(part["content-id"]).strip().strip("<>"): (part.get_content_type(), _octets(part))
+        str(part["content-id"]).strip().strip("<>"): (part.get_content_type(), octets_of(part))
         for part in inline
     }
     # The base makes links ask for a new tab, which the sandbox does not give: a click leads nowhere.

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailer.inbox import Mailbox, find_links
-from mailer.inbox.headers import decode_words, parse_addresses, parse_date
+from mailer.inbox.headers import parse_addresses, parse_date
 from mailer.inbox.html import linkify, preview, visible_text
 from mailer.inbox.mail import search_columns
-from mailer.inbox.parsing import Part, decode_text, parse, safe_filename
+from mailer.inbox.parsing import Part, parse, safe_filename
+from mailer.reading import clean, decode_text, decode_words
 
 from .conftest import make_mail, put
 
@@ -117,6 +118,13 @@ def test_encoded_words_are_read() -> None:
     assert decode_words("=?iso-8859-1?Q?caf=E9_x?=") == "café x"
     assert decode_words("=?x-unknown?q?abc?=") == "=?x-unknown?q?abc?="
     assert decode_words("=?utf-8?q?a=0D=0ABcc:_b?=") == "a Bcc: b"
+
+
+def test_a_folded_header_is_read_as_it_was() -> None:
+    """RFC 5322 2.2.3: only the line end goes; the blank behind it is the text's own."""
+    subject = "a subject of so many words that whoever sends it has to fold it somewhere"
+    assert clean("a subject of so many words that whoever\r\n sends it has to fold it somewhere") == subject
+    assert clean("one\r\n\ttwo\rthree\n\n four") == "one two three four"
 
 
 def test_a_charset_that_is_no_charset_is_read_as_utf8() -> None:
