@@ -45,8 +45,10 @@ def test_a_wrong_password_fails_no_mail_and_the_queue_drains_when_it_is_right(di
         ids = send(app, 30)
         worker = dispatcher.start_worker()
         until(lambda: states(app) == {"deferred": 30}, what="all to be put off")
+        # A moment after its mails were put off.
+        until(lambda: transports(app, "--json")["ses"]["state"] == "resting", what="the provider to rest")
         found = transports(app, "--json")["ses"]
-        assert (found["state"], found["reason"]) == ("resting", "auth_failed")
+        assert found["reason"] == "auth_failed"
         assert "check the user name and password in MAILER_TRANSPORTS (ses)" in found["why"]
         assert {d.attempts for id_ in ids for d in view(app, id_).deliveries} == {0}
         assert peer.verbs().count("AUTH") <= 4, "the account must not be locked by trying"
