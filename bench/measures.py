@@ -82,8 +82,8 @@ def _wait(sink: Sink, mails: int) -> None:
 def urgent(setting: Setting, sink: Sink, bulk: int, mails: int) -> list[float]:
     """Milliseconds from each call to the 250 of urgent mails, ten a second, while bulk goes out."""
     setting.run("-m", "bench.product", "fill", str(bulk))
+    sink.forget()
     with setting.working():
-        sink.forget()
         produced = setting.produce(mails, "--every", "0.1", "--lane", "critical", "--prefix", "urgent")
         left = bulk - sink.count()
         if left < bulk / 10:
@@ -106,8 +106,8 @@ def long(setting: Setting, sink: Sink, mails: int) -> Long:
     """The queue holds so many, then the workers start; a hundredth of them makes a beginning and an end."""
     setting.run("-m", "bench.product", "fill", str(mails))
     part = mails // 100
+    sink.forget()  # before: workers begin as soon as they can
     with setting.working():
-        sink.forget()
         _wait(sink, part)
         memory_first = setting.workers().pss
         _wait(sink, mails)
