@@ -1,4 +1,4 @@
-"""The service: account flows, console and health on top of the extension, as any application would.
+"""The service: account flows, console, HTTP API and health on top of the extension, as any application would.
 
 ``create_app()`` builds it; ``celery -A mailer.app worker`` finds its Celery here.
 """
@@ -18,6 +18,7 @@ from mailer.sealing import signing_key
 from mailer.store import create_engine
 from mailer.store.migrations import upgrade
 from mailer.web.accounts import init_accounts
+from mailer.web.api import init_api
 from mailer.web.console import init_console
 from mailer.web.health import init_health
 
@@ -43,6 +44,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> flask.Flask:
     mailer = Mailer()
     init_accounts(app, mailer)
     init_console(app)
+    init_api(app)
     init_health(app)
     return app
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,13 @@ def _broker(url: str) -> str:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _BROKERS)}")
     # kombu knows Valkey as Redis, whose protocol it speaks.
     return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
+
+
+def _rate(text: str) -> str:
+    found = re.fullmatch(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", text)
+    if found is None:
+        raise ValueError("must be a number and a unit, such as 100/second")
+    return text
 
 
 def _sender(text: str) -> str:
@@ -163,6 +171,27 @@ class Settings(BaseSettings):
     )
     max_message_bytes: Annotated[int, Field(ge=10_000)] = Field(
         10_000_000, description="Largest encoded message, attachments included, in bytes."
+    )
+
+    # The HTTP API
+    api_rate: Annotated[str, AfterValidator(_rate)] = Field(
+        "100/second", description="Requests of one API key: a number a second, minute, hour or day."
+    )
+    api_max_body_bytes: Annotated[int, Field(ge=10_000)] = Field(
+        40_000_000, description="Largest body of a request to the API, in bytes."
+    )
+    test_smtp_url: SecretStr | None = Field(
+        None,
+        description="Where mail of test keys goes: smtp://127.0.0.1:1025, file:///…. It has no user, so it "
+        "is no provider. Unset: nowhere, the console shows it.",
+    )
+    simulator_domain: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+        description="Besides resend.dev, the domain of delivered@ and bounced@ in requests to the API.",
+    )
+    fetch_local: bool = Field(
+        False, description="Attachments may also come by http and from this machine: for trying out only."
     )
 
     # Delivery: the retry limits are the task's own (Celery's words), set from here

@@ -26,7 +26,7 @@ from mailer.store import messages as message_rows
 from mailer.store.deliveries import Claimed
 from mailer.store.messages import Rendered
 from mailer.telemetry import log
-from mailer.transports import Parcel, Receipt, Result, Stage
+from mailer.transports import Parcel, Receipt, Result, Stage, Transport
 
 MOST_OCTETS = 32 * 2**20
 """What a batch may hold in memory at once; the rest of it waits its turn."""
@@ -122,7 +122,7 @@ def _composed(services: Services, job: Job, row: Mapping[str, Any], ledger: Stor
     try:
         message = message_from(*message_rows.content_of(row, services.store.sealer))
         job.sender, job.lane = message.sender.addr_spec, row["lane"]
-        job.accepted_at = row["created_at"]
+        job.accepted_at, job.carrier = row["created_at"], row["carrier"]
         job.data = message_rows.rendered_of(row, services.store.sealer) or b""
         return None if job.data else compose(services, message, row)
     except ConfigError as exc:
@@ -151,7 +151,16 @@ def _freeze(services: Services, lease: Lease, jobs: Sequence[Job], fresh: Mappin
 
 
 def transmit(services: Services, jobs: Sequence[Job], ledger: StoreLedger) -> None:
-    """Hand the batch to the transport, which tells the ledger what becomes of each message."""
+    """Hand the batch to the transport, which tells the ledger what becomes of each message.
+
+    What no provider may have goes to the carrier that it names, and to nobody else.
+    """
+    for carrier in sorted({job.carrier for job in jobs}, key=str):
+        transport = services.transport if carrier is None else services.captives[carrier]
+        _transmit(services, transport, [job for job in jobs if job.carrier == carrier], ledger)
+
+
+def _transmit(services: Services, transport: Transport, jobs: Sequence[Job], ledger: StoreLedger) -> None:
     parcels = [
         Parcel(job.message, job.sender, tuple(c.recipient for c in job.claimed), job.data, job.lane)
         for job in jobs
@@ -160,17 +169,17 @@ def transmit(services: Services, jobs: Sequence[Job], ledger: StoreLedger) -> No
     error = "nothing"
     try:
         if parcels:
-            receipts = services.transport.transmit(parcels, ledger)
+            receipts = transport.transmit(parcels, ledger)
             ledger.update(list(zip(parcels, receipts, strict=True)), ())  # most of it is known already
     except Exception as exc:  # against its contract; what is not known must not be lost
         error = type(exc).__name__
         log.error("transport.broke_contract", error=error)
     for job in jobs:
         if job.data and not job.settled:
-            ledger.settle(job, _after_a_bug(services, job, error))
+            ledger.settle(job, _after_a_bug(transport, job, error))
 
 
-def _after_a_bug(services: Services, job: Job, error: str) -> Receipt:
+def _after_a_bug(transport: Transport, job: Job, error: str) -> Receipt:
     stage = Stage.TEXT if job.marked else Stage.CONNECT
     result = Result(stage, text_sent=job.marked, problem=f"the transport raised {error}")
-    return Receipt(services.transport.name, {c.recipient: result for c in job.claimed})
+    return Receipt(transport.name, {c.recipient: result for c in job.claimed})

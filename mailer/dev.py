@@ -67,10 +67,12 @@ def run(echo: Callable[[str], None]) -> None:
 
 
 def _pointing_at(inbox: Inbox, settings: Settings) -> dict[str, Any]:
-    """Mail goes to the inbox, unless somebody said where to."""
+    """Mail goes to the inbox, that of test keys too, unless somebody said where to."""
+    inbox_url = f"smtp://127.0.0.1:{inbox.smtp_port}"
+    test = {} if settings.test_smtp_url else {"MAILER_TEST_SMTP_URL": inbox_url}
     if settings.smtp_url is not None or settings.transports is not None:
-        return {}
-    return {"MAILER_SMTP_URL": f"smtp://127.0.0.1:{inbox.smtp_port}"}
+        return test
+    return {"MAILER_SMTP_URL": inbox_url, **test}
 
 
 class WebServer:

@@ -18,7 +18,7 @@ from mailer.config import Settings
 from mailer.dkim import Signer
 from mailer.drain import Drain
 from mailer.errors import ConfigError
-from mailer.providers import transport_for
+from mailer.providers import captives_for, transport_for
 from mailer.rendering import Templates
 from mailer.retry import RetryPolicy
 from mailer.sealing import Sealer
@@ -126,6 +126,7 @@ class Mailer:
             app_context=lambda: _context_of(app),
             publish=_not_yet,
             session=session,
+            captives=captives_for(settings),
             signer=Signer.load(settings.dkim_keys),
             now=now,
         )

@@ -29,6 +29,7 @@ class Job:
     accepted_at: datetime | None = None
     sender: str = ""
     lane: str = "default"
+    carrier: str | None = None
     data: bytes = b""
     expired: bool = False
     marked: bool = False

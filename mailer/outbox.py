@@ -31,11 +31,13 @@ from mailer.errors import (
 from mailer.events import Event
 from mailer.message import Message, content_of, fingerprint, message_from
 from mailer.mime import encoded_size
+from mailer.origin import APPLICATION, Origin
 from mailer.services import Services
 from mailer.states import FINAL, State, summarise
-from mailer.store import by_hand, joining, queries, sweeps
+from mailer.store import batches, by_hand, joining, queries, sweeps
 from mailer.store import deliveries as delivery_rows
 from mailer.store import messages as message_rows
+from mailer.store.batches import BatchRow
 from mailer.store.deliveries import Wakeup
 from mailer.store.messages import NewMessage
 from mailer.telemetry import log
@@ -53,6 +55,7 @@ def accept(
     scope: str = "",
     resent_from: str | None = None,
     by: str = "",
+    origin: Origin = APPLICATION,
 ) -> str:
     """Check and store a message; answer its id. A wake-up is published once it is committed.
 
@@ -62,7 +65,7 @@ def accept(
     nothing was stored.
     """
     check(services, message)
-    new = _new_row(services, message, scope, resent_from)
+    new = _new_row(services, message, scope, resent_from, origin)
     joined = services.session if session is UNSET else session
     if joined is not None:
         with store.engine.told_plainly():
@@ -76,6 +79,33 @@ def accept(
     if id_ == new.id:
         wake(services, _wakeups(new))
     return id_
+
+
+def accept_many(
+    services: Services,
+    asked: Sequence[tuple[Message, Origin]],
+    *,
+    batch: BatchRow | None = None,
+    answer: Callable[[list[str]], Any] = lambda ids: ids,
+) -> Any:
+    """Store messages that `check` found good, all of them or none; answer what ``answer`` makes of their ids.
+
+    With a ``batch`` under the same key as one before, nothing is stored, and the answer is what that one got.
+    Raises IdempotencyConflict if that one asked for something else, or StoreError.
+    """
+    new = [_new_row(services, message, "", None, origin) for message, origin in asked]
+    told = answer([row.id for row in new])
+    with services.store.begin() as connection:
+        if batch is not None:
+            kept_since = services.now() - timedelta(seconds=services.settings.keep_idempotency_keys)
+            before = batches.claim(connection, replace(batch, answer=told), kept_since)
+            if before is not None:
+                _check_same(before.fingerprint, batch.fingerprint)
+                return before.answer
+        for row in new:
+            message_rows.accept(connection, row, services.store.sealer)
+    wake(services, [wakeup for row in new for wakeup in _wakeups(row)])
+    return told
 
 
 def check(services: Services, message: Message) -> None:
@@ -98,7 +128,9 @@ def _rough_bytes(context: Mapping[str, Any]) -> int:
     return len(pydantic_core.to_json(context, fallback=lambda secret: "·" * len(secret.reveal())))
 
 
-def _new_row(services: Services, message: Message, scope: str, resent_from: str | None) -> NewMessage:
+def _new_row(
+    services: Services, message: Message, scope: str, resent_from: str | None, origin: Origin
+) -> NewMessage:
     id_, now = str(uuid_utils.uuid7()), services.now()
     content, secrets = content_of(message)
     domain = services.settings.message_id_domain or message.sender.domain
@@ -115,7 +147,7 @@ def _new_row(services: Services, message: Message, scope: str, resent_from: str 
         metadata=message.metadata,
         idempotency_scope=scope if message.idempotency_key else "",
         idempotency_key=message.idempotency_key,
-        fingerprint=_fingerprint(services, message) if message.idempotency_key else None,
+        fingerprint=_fingerprint(services, message, origin) if message.idempotency_key else None,
         resent_from=resent_from,
         send_at=message.send_at,
         expires_at=message.expires_at,
@@ -123,10 +155,14 @@ def _new_row(services: Services, message: Message, scope: str, resent_from: str 
         recipients=[(address.addr_spec, kind) for address, kind in message.envelope()],
         content=content,
         secrets=secrets,
+        project=origin.project,
+        carrier=origin.carrier,
     )
 
 
-def _fingerprint(services: Services, message: Message) -> str:
+def _fingerprint(services: Services, message: Message, origin: Origin) -> str:
+    if origin.fingerprint is not None:
+        return origin.fingerprint
     # Keyed: from a plain hash of a mail whose only unknown is a six-digit code, the code can be guessed.
     return fingerprint(message, services.store.sealer.fingerprint_key)
 
@@ -153,11 +189,15 @@ def _same_as_before(services: Services, connection: Any, new: NewMessage) -> str
     if twin.created_at < new.created_at - timedelta(seconds=services.settings.keep_idempotency_keys):
         message_rows.release_key(connection, twin.id)
         return None
-    if twin.fingerprint != new.fingerprint:
+    _check_same(twin.fingerprint, new.fingerprint)
+    return str(twin.id)
+
+
+def _check_same(before: str | None, now: str | None) -> None:
+    if before != now:
         raise IdempotencyConflict(
             "idempotency_key: it was used for a message with other content; use a new key for new content"
         )
-    return str(twin.id)
 
 
 def _wakeups(new: NewMessage) -> list[Wakeup]:
@@ -245,7 +285,8 @@ def resend(services: Services, id_: str, *, by: str, idempotency_key: str | None
         expires_at=None if lifetime is None else now + lifetime,
         idempotency_key=idempotency_key,
     )
-    return accept(services, again, session=None, scope=f"resend:{id_}", resent_from=id_, by=by)
+    origin = Origin(row["project"], row["carrier"])
+    return accept(services, again, session=None, scope=f"resend:{id_}", resent_from=id_, by=by, origin=origin)
 
 
 def retry(services: Services, id_: str, *, by: str) -> int:

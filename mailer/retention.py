@@ -14,7 +14,7 @@ from typing import Any
 from mailer.address import Address
 from mailer.errors import ConfigError
 from mailer.services import Services
-from mailer.store import forgetting, resealing
+from mailer.store import batches, forgetting, resealing
 from mailer.store import messages as message_rows
 from mailer.store import retention as rows
 from mailer.store import second_factors as factors
@@ -61,6 +61,7 @@ def tidy(services: Services, limit: int = rows.LIMIT) -> Tidied:
     now, (keys, bodies, messages) = services.now(), _edges(services)
     with services.store.begin() as connection:
         released = message_rows.release_keys(connection, keys, limit)
+        released += batches.drop_old(connection, keys, limit)
     with services.store.begin() as connection:
         purged = rows.purge(connection, messages, limit)
     with services.store.begin() as connection:

@@ -46,6 +46,7 @@ class Services:
 
     ``defaults`` are arguments of the call, for each template, where the call does not give them.
     ``session`` answers the caller's SQLAlchemy session to join, if the application gave one.
+    ``captives`` carry what ``transport`` must not, by the carrier that a message names.
     ``publish`` hands wake-ups to the broker and raises ``ConnectionError`` if it does not take them.
     """
 
@@ -59,6 +60,7 @@ class Services:
     app_context: Callable[[], contextlib.AbstractContextManager[Any]]
     publish: Callable[[Sequence[Wakeup]], None]
     session: Any = None
+    captives: Mapping[str, Transport] = field(default_factory=dict)
     now: Callable[[], datetime] = field(default=utc_now)
     signer: Signer = field(default_factory=Signer)
 

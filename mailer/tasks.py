@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,9 +21,9 @@ from celery.worker.strategy import default as celery_strategy
 
 from mailer import delivery, outbox
 from mailer.broker import Publisher, Queues
+from mailer.calls import message_for
 from mailer.drain import Drain
-from mailer.errors import InvalidMessage, StoreError
-from mailer.message import Message
+from mailer.errors import StoreError
 from mailer.outbox import UNSET
 from mailer.retry import RetryPolicy
 from mailer.services import Services
@@ -99,21 +99,8 @@ class SendEmail(Task):  # type: ignore[misc]
             return self._accept(*args, **kwargs)
 
     def _accept(self, template: str | None = None, *, session: Any = UNSET, **fields: Any) -> Accepted:
-        settings, services = self.services.settings, self.services
-        fields = _with_defaults(services.defaults.get(template or "", {}), fields)
-        fields.setdefault("on_uncertain", settings.on_uncertain)
-        fields.setdefault("locale", settings.default_locale)
-        if fields.get("sender") is None:
-            fields["sender"] = settings.default_sender
-        if fields["sender"] is None:
-            raise InvalidMessage("sender", "is missing; pass sender=… or set MAILER_DEFAULT_SENDER")
-        message = Message.create(
-            template,
-            now=services.now(),
-            lanes=settings.lane_names,
-            max_recipients=settings.max_recipients,
-            **fields,
-        )
+        services = self.services
+        message = message_for(services, template, **fields)
         result = Accepted(outbox.accept(services, message, session=session), app=self.app)
         result.services = services
         return result
@@ -216,13 +203,6 @@ class SendEmail(Task):  # type: ignore[misc]
                 more = self.drain.attend(wake)[1]
         if not made:
             log.debug("wakeup.idle", message=id_)
-
-
-def _with_defaults(defaults: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call and what its template says of the others; a deadline is given in one way."""
-    if given.get("expires_at") is not None:
-        defaults = {name: value for name, value in defaults.items() if name != "expires_in"}
-    return {**defaults, **{name: value for name, value in given.items() if value is not None}}
 
 
 def careful_strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:

@@ -16,7 +16,18 @@ Exit codes:
 """
 
 # They add their commands to the group.
-from mailer.cli import dkim, doctor, messages, operators, retention, run, transports
+from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, transports
 from mailer.cli.group import mailer, main
 
-__all__ = ["dkim", "doctor", "mailer", "main", "messages", "operators", "retention", "run", "transports"]
+__all__ = [
+    "dkim",
+    "doctor",
+    "keys",
+    "mailer",
+    "main",
+    "messages",
+    "operators",
+    "retention",
+    "run",
+    "transports",
+]

@@ -50,6 +50,8 @@ class NewMessage:
     recipients: Sequence[tuple[str, str]]  # (addr-spec, kind), each addr-spec once
     content: Mapping[str, Any]
     secrets: Mapping[str, str]
+    project: str | None = None
+    carrier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ _ACCEPTED = {
 _COLUMNS_OF_ROW = (
     "id", "created_at", "message_id", "template", "locale", "lane", "sender", "subject", "tags", "metadata",
     "idempotency_scope", "idempotency_key", "fingerprint", "resent_from", "send_at", "expires_at",
-    "has_secrets", "content", "secrets",
+    "has_secrets", "project", "carrier", "content", "secrets",
 )  # fmt: skip
 _WITHOUT_KEY = Prepared(sa.insert(messages).inline(), _COLUMNS_OF_ROW)
 _DELIVERY = Prepared(
@@ -171,7 +173,7 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
 def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
     names = ("id", "created_at", "message_id", "template", "locale", "lane", "sender", "subject",
              "idempotency_scope", "idempotency_key", "fingerprint", "resent_from", "send_at",
-             "expires_at")  # fmt: skip
+             "expires_at", "project", "carrier")  # fmt: skip
     return {
         **{name: getattr(new, name) for name in names},
         "tags": list(new.tags),

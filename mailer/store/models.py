@@ -71,6 +71,8 @@ messages = sa.Table(
     sa.Column("has_secrets", sa.Boolean, nullable=False, comment="content held a Secret"),
     sa.Column("erased_at", Instant, comment="when secrets and the rendered original were erased"),
     sa.Column("body_erased_at", Instant, comment="when all of its content was erased, by policy or request"),
+    sa.Column("project", sa.String(36), comment="whose API key asked for it; null: the application itself"),
+    sa.Column("carrier", sa.String(9), comment="test or simulator; null: the configured transports"),
     # Sealed, and last in the row: SQLite then reads the columns before them without touching these.
     sa.Column("content", sa.LargeBinary, comment="sealed JSON of the call"),
     sa.Column("secrets", sa.LargeBinary, comment="sealed JSON of the Secret values; erased at the end"),
@@ -79,7 +81,15 @@ messages = sa.Table(
     sa.UniqueConstraint("idempotency_scope", "idempotency_key"),
     sa.CheckConstraint("idempotency_key IS NULL OR fingerprint IS NOT NULL", name="key_has_fingerprint"),
     sa.CheckConstraint("expires_at IS NULL OR expires_at > created_at", name="expires_after_creation"),
+    sa.CheckConstraint("carrier IN ('test', 'simulator')", name="carrier"),
     sa.Index(None, "resent_from"),
+    sa.Index(
+        f"ix_{PREFIX}messages_project",
+        "project",
+        "id",
+        sqlite_where=sa.text("project IS NOT NULL"),
+        postgresql_where=sa.text("project IS NOT NULL"),
+    ),
     sa.Index(
         f"ix_{PREFIX}messages_keyed",
         "created_at",
@@ -296,4 +306,45 @@ slow_domains = sa.Table(
     sa.Column("halvings", sa.Integer, nullable=False, comment="of what may go there, at that time"),
     sa.Column("since", Instant, nullable=False),
     sa.CheckConstraint("halvings > 0", name="counts"),
+)
+
+projects = sa.Table(
+    f"{PREFIX}projects",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.UniqueConstraint("name"),
+    sa.CheckConstraint("length(name) > 0", name="has_a_name"),
+)
+
+api_keys = sa.Table(
+    f"{PREFIX}api_keys",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("project", sa.String(36), sa.ForeignKey(projects.c.id, ondelete="CASCADE"), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("prefix", sa.String(16), nullable=False, comment="how people tell it from others"),
+    sa.Column("key_hash", sa.String(64), nullable=False, comment="SHA-256 of the whole key"),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("domains", sa.JSON, nullable=False, comment="it may send for; empty: any"),
+    sa.Column("is_test", sa.Boolean, nullable=False, comment="its mail goes to no provider"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.Column("used_at", Instant, comment="last use, to the minute"),
+    sa.UniqueConstraint("key_hash"),
+    sa.CheckConstraint("length(name) > 0", name="has_a_name"),
+    sa.Index(None, "project", "id"),
+)
+
+batches = sa.Table(
+    f"{PREFIX}batches",
+    metadata,
+    sa.Column("scope", messages.c.idempotency_scope.type, primary_key=True),
+    sa.Column("key", messages.c.idempotency_key.type, primary_key=True, comment="idempotency key of it all"),
+    sa.Column("fingerprint", sa.String(64), nullable=False, comment="SHA-256 of what was asked for"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("answer", sa.JSON, nullable=False, comment="ids of its messages, and what was refused"),
+    sa.Index(None, "created_at"),
 )

@@ -63,6 +63,8 @@ class MessageView:
     locale: str | None
     tags: Sequence[str]
     metadata: dict[str, str]
+    project: str | None
+    carrier: str | None
     send_at: datetime | None
     expires_at: datetime | None
     ended_at: datetime | None
@@ -127,6 +129,14 @@ def search(connection: Connection, wanted: Search) -> list[MessageView]:
     query = sa.select(*_all_but_sealed()).where(*_conditions(wanted))
     rows = connection.execute(query.order_by(messages.c.id.desc()).limit(wanted.limit)).mappings().all()
     found = _deliveries(connection, [row["id"] for row in rows])
+    return [_view(row, found[row["id"]], (), ()) for row in rows]
+
+
+def of_ids(connection: Connection, ids: Sequence[str]) -> list[MessageView]:
+    """These messages, newest first, without their timelines."""
+    query = sa.select(*_all_but_sealed()).where(messages.c.id.in_(ids)).order_by(messages.c.id.desc())
+    rows = connection.execute(query).mappings().all()
+    found = _deliveries(connection, ids)
     return [_view(row, found[row["id"]], (), ()) for row in rows]
 
 

@@ -77,6 +77,16 @@ class MemoryTransport(LocalTransport):
         self.parcels.clear()
 
 
+class HeldTransport(LocalTransport):
+    """Lets nothing out: the store has the mail, and the console shows it."""
+
+    name = "held"
+
+    def keep(self, parcel: Parcel) -> str:
+        """Nothing more to keep."""
+        return "held back: it was asked for with a test key"
+
+
 class ConsoleTransport(LocalTransport):
     """Prints envelope, headers and the text part to a stream, standard output if none is given.
 

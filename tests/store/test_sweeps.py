@@ -97,8 +97,11 @@ def test_a_deadline_that_a_person_lifted_binds_nobody(store, accept):
 
 BOTH = (
     "accounts",
+    "batches",
     "by_hand",
     "deliveries",
+    "keys",
+    "listing",
     "messages",
     "places",
     "queries",

@@ -1,0 +1,174 @@
+"""From the JSON of a request to a message and where it goes: Resend's fields, and django-anymail's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mailer import fetching, scheduling
+from mailer.attachment import FIELD, Attachment
+from mailer.calls import message_for
+from mailer.errors import InvalidMessage
+from mailer.message import Message
+from mailer.origin import SIMULATOR, TEST, Origin
+from mailer.store.keys import KeyRow
+from mailer.transports.simulator import simulates
+from mailer.web.api.errors import ApiError, missing
+from mailer.web.api.models import AttachmentIn, Buffer, EmailIn
+from mailer.web.api.reading import checked, warn, warn_unknown
+from mailer.web.console_login import services
+
+FETCH_SECONDS = 30.0
+"""For all files of one request."""
+MAX_FETCHED = 20
+_ASCII_SPACE = re.compile(r"[ \t\r\n]+")
+
+
+class Fetcher:
+    """Gets the files that a request only names, within what one request may take."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + FETCH_SECONDS
+        self._left = MAX_FETCHED
+
+    def get(self, url: str) -> bytes:
+        """Raises InvalidMessage."""
+        self._left -= 1
+        seconds = fetching.remaining(self._until)
+        if self._left < 0 or seconds <= 0:
+            raise InvalidMessage(FIELD, f"has more than {MAX_FETCHED} paths, or slow ones; send the content")
+        settings = services().settings
+        return fetching.fetch(url, settings.max_message_bytes, local=settings.fetch_local, seconds=seconds)
+
+
+def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | None = None) -> Message:
+    """The message that one email of a request means. Raises ApiError or MailerError; nothing is stored."""
+    email = checked(EmailIn, value)
+    _check_complete(email)
+    warn_unknown(email.unknown())
+    headers, labels, metadata = _headers(email.headers or {})
+    now = services().now()
+    message = message_for(
+        services(),
+        email.template.id if email.template else None,
+        context=email.template.variables if email.template else None,
+        sender=email.from_,
+        to=email.to,
+        cc=email.cc,
+        bcc=email.bcc,
+        reply_to=email.reply_to,
+        subject=email.subject,
+        text=email.text,
+        html=email.html,
+        headers=headers,
+        tags=labels or None,
+        metadata=metadata | _tags(email),
+        lane=email.lane,
+        locale=email.locale,
+        on_uncertain=email.on_uncertain,
+        send_at=scheduling.instant(email.scheduled_at, now) if email.scheduled_at is not None else None,
+        expires_at=_deadline(email.expires_at),
+        idempotency_key=idempotency_key,
+        attachments=_attachments(email.attachments or (), fetcher),
+    )
+    if by.domains and message.sender.domain not in by.domains:
+        raise ApiError(403, "validation_error", "`from` has a domain that this API key may not send for")
+    return message
+
+
+def origin_of(message: Message, by: KeyRow, fingerprint: str | None = None) -> Origin:
+    """Where a message goes that this key asked for. Raises InvalidMessage."""
+    recipients = [address.addr_spec for address, _kind in message.envelope()]
+    if simulates(recipients, services().settings.simulator_domain):
+        return Origin(by.project, SIMULATOR, fingerprint)
+    return Origin(by.project, TEST if by.is_test else None, fingerprint)
+
+
+def _check_complete(email: EmailIn) -> None:
+    if email.template is not None:
+        return
+    if email.from_ is None:
+        raise missing("from")
+    if email.subject is None:
+        raise missing("subject")
+    if email.html is None and email.text is None:
+        raise ApiError(422, "missing_required_field", "Missing `html` or `text` field.")
+
+
+def _deadline(given: str | None) -> Any:
+    return None if given is None else scheduling.instant(given, services().now(), "expires_at")
+
+
+# Tags
+
+
+def _tags(email: EmailIn) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for tag in email.tags or ():
+        if tag.name in found:
+            raise InvalidMessage("tags", "has a name twice; give each its own")
+        found[tag.name] = tag.value
+    return found
+
+
+def _headers(given: dict[str, str]) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """The headers for the mail, and what django-anymail says in two others that are for us."""
+    kept, labels, metadata = dict[str, str](), list[str](), dict[str, str]()
+    for name, value in given.items():
+        if name.lower() == "x-tags":
+            labels = _strings(_json(name, value, list))
+        elif name.lower() == "x-metadata":
+            found = _json(name, value, dict)
+            metadata = dict(zip(found, _strings(list(found.values())), strict=True))
+        else:
+            kept[name] = value
+    return kept, labels, metadata
+
+
+def _json(name: str, value: str, kind: type) -> Any:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, kind):
+        shape = "an object" if kind is dict else "a list"
+        raise InvalidMessage("headers", f"{name} is not JSON text of {shape}; leave it out, or use tags")
+    return found
+
+
+def _strings(values: Sequence[Any]) -> list[str]:
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
+# Files
+
+
+def _attachments(given: Sequence[AttachmentIn], fetcher: Fetcher) -> list[Attachment]:
+    return [_attachment(each, place, fetcher) for place, each in enumerate(given)]
+
+
+def _attachment(given: AttachmentIn, place: int, fetcher: Fetcher) -> Attachment:
+    if (given.content is None) == (given.path is None):
+        raise InvalidMessage(FIELD, f"entry {place + 1} needs content or path, and not both")
+    content = fetcher.get(given.path) if given.path is not None else _octets(given.content, place)
+    name = given.filename or fetching.name_of(given.path or "")
+    kind, semicolon, _ = (given.content_type or "").partition(";")
+    if semicolon:
+        warn([f"parameters left out: attachments.{place}.content_type"])
+    return Attachment(name, content, kind.strip() or None, given.content_id or None)
+
+
+def _octets(content: str | list[int] | Buffer | None, place: int) -> bytes:
+    if isinstance(content, Buffer):
+        return bytes(content.data)
+    if isinstance(content, list):
+        return bytes(content)
+    try:
+        return base64.b64decode(_ASCII_SPACE.sub("", content or ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidMessage(FIELD, f"entry {place + 1} has content that is not base64") from None

@@ -1,0 +1,66 @@
+"""Every endpoint: its method, path, scope and shapes. Requests are let in and described by this one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from mailer.keys import Scope
+from mailer.web.api import emails, keys, models, templates
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``path`` as Flask writes it. No endpoint is without a scope: what the key lacks is denied."""
+
+    method: str
+    path: str
+    view: Callable[..., dict[str, Any]]
+    scope: Scope
+    answer: type[BaseModel]
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    headers: tuple[str, ...] = ()
+    status: int = 200
+
+    @property
+    def name(self) -> str:
+        """The endpoint's, unique."""
+        return f"{self.view.__module__.rpartition('.')[2]}_{self.view.__name__}"
+
+
+_KEYED = ("Idempotency-Key",)
+
+ROUTES = (
+    Route("POST", "/emails", emails.send, Scope.SEND, models.Id, models.EmailIn, headers=_KEYED),
+    Route(
+        "POST",
+        "/emails/batch",
+        emails.send_batch,
+        Scope.SEND,
+        models.BatchOut,
+        models.BatchIn,
+        headers=("Idempotency-Key", "x-batch-validation"),
+    ),
+    Route("GET", "/emails", emails.get_many, Scope.READ, models.EmailList, query=models.ListQuery),
+    Route("GET", "/emails/<id_>", emails.get, Scope.READ, models.EmailOut),
+    Route("PATCH", "/emails/<id_>", emails.reschedule, Scope.SEND, models.Object, models.Reschedule),
+    Route("POST", "/emails/<id_>/cancel", emails.cancel, Scope.SEND, models.Object),
+    Route("POST", "/emails/<id_>/resend", emails.resend, Scope.SEND, models.Id, headers=_KEYED),
+    Route("GET", "/emails/<id_>/events", emails.events, Scope.READ, models.EventList),
+    Route("GET", "/templates", templates.get_many, Scope.READ, models.TemplateList),
+    Route(
+        "POST",
+        "/templates/<path:name>/preview",
+        templates.preview,
+        Scope.READ,
+        models.PreviewOut,
+        models.PreviewIn,
+    ),
+    Route("GET", "/keys", keys.get_many, Scope.ADMIN, models.KeyList),
+    Route("POST", "/keys", keys.create, Scope.ADMIN, models.NewKey, models.KeyIn, status=201),
+    Route("DELETE", "/keys/<id_>", keys.revoke, Scope.ADMIN, models.Deleted),
+)
