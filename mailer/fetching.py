@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from requests_hardened import Config, HTTPSession  # type: ignore[import-untyped] # it has no types
 from requests_hardened.ip_filter_adapter import IPFilterAdapter  # type: ignore[import-untyped] # as above
+from urllib3.exceptions import HTTPError
 
 from mailer.errors import InvalidMessage
 from mailer.headers import control_in
@@ -39,9 +40,12 @@ def fetch(url: str, max_bytes: int, *, local: bool = False, seconds: float = MAX
     """
     _check(url, local)
     try:
-        with _session(local) as session, _deadline(session, seconds):
-            return _read(session, url, max_bytes)
-    except (requests.RequestException, OSError, ValueError):  # ValueError: urllib3, of an odd host name
+        with _session(local) as session, _deadline(session, seconds) as late:
+            content = _read(session, url, max_bytes)
+            if late.is_set():  # what was cut looks like an end
+                raise requests.Timeout
+            return content
+    except (requests.RequestException, HTTPError, OSError, ValueError):  # ValueError: of an odd host name
         raise _refused(
             "has a path that cannot be fetched; send the content, or a public https address"
         ) from None
@@ -92,30 +96,37 @@ class _Adapter(IPFilterAdapter):  # type: ignore[misc] # as above
     def __init__(self, is_https: bool, local: bool) -> None:
         super().__init__(is_https_proto=is_https, allow_loopback=local)
         self.open: list[Any] = []
+        self.over = False
 
     def get_connection_with_tls_context(self, *args: Any, **named: Any) -> Any:
         pool = super().get_connection_with_tls_context(*args, **named)
-        opened, made = self.open, pool.ConnectionCls
+        adapter, made = self, pool.ConnectionCls
 
         class Remembered(made):  # type: ignore[misc, valid-type]
             def connect(self) -> None:
                 super().connect()
-                opened.append(self.sock)
+                adapter.open.append(self.sock)
+                if adapter.over:
+                    raise TimeoutError
 
         pool.ConnectionCls = Remembered
         return pool
 
     def cut(self) -> None:
-        """End every conversation: whoever waits for a word gets an error."""
+        """End every conversation: whoever waits for a word waits no longer."""
+        self.over = True
         for connection in self.open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def _deadline(session: HTTPSession, seconds: float) -> Iterator[None]:
+def _deadline(session: HTTPSession, seconds: float) -> Iterator[threading.Event]:
     # Time limits of sockets begin anew with every octet: one a second could go on for days.
+    late = threading.Event()
+
     def cut() -> None:
+        late.set()
         for adapter in session.adapters.values():
             if isinstance(adapter, _Adapter):
                 adapter.cut()
@@ -124,7 +135,7 @@ def _deadline(session: HTTPSession, seconds: float) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield late
     finally:
         timer.cancel()
 

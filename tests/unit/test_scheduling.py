@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import pytest
@@ -47,7 +48,7 @@ def at(*parts: int) -> datetime:
         ("noon tomorrow", at(2026, 11, 24, 12)),
         ("9am PST tomorrow", at(2026, 11, 24, 17)),
         ("tomorrow at 9am Europe/Berlin", at(2026, 11, 24, 8)),
-        ("tomorrow at 9:30 +05:30", at(2026, 11, 24, 4)),
+        ("tomorrow at 9:30 +05:30", at(2026, 11, 25, 4)),  # it is Tuesday there already
     ],
 )
 def test_what_is_read(text, meant):
@@ -79,7 +80,5 @@ def test_what_is_not_sure_is_refused(text):
 @given(st.text() | st.from_regex(r"(in|at|tomorrow|[0-9:apm +/ETZ]){1,12}"))
 def test_nothing_else_comes_out(text):
     """Whatever is written: an instant, or the one error."""
-    try:
+    with contextlib.suppress(InvalidMessage):
         assert instant(text, MONDAY).tzinfo is UTC
-    except InvalidMessage:
-        pass

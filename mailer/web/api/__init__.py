@@ -19,6 +19,7 @@ from mailer.telemetry import log
 from mailer.web.api import spec
 from mailer.web.api.errors import ApiError, as_api_error
 from mailer.web.api.gate import GATE, Gate, let_in
+from mailer.web.api.reading import warn_unknown
 from mailer.web.api.routes import ROUTES, Route
 from mailer.web.console_login import is_https, services
 
@@ -47,6 +48,8 @@ def init_api(app: flask.Flask, url_prefix: str = "/api") -> None:
 def _serve(route: Route) -> Callable[..., flask.Response]:
     def view(**values: str) -> flask.Response:
         let_in(route.scope)
+        if route.query is None:
+            warn_unknown(flask.request.args)
         return _answer(route.view(**values), route.status)
 
     view.__doc__ = route.view.__doc__

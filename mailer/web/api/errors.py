@@ -103,4 +103,5 @@ def of_model(exc: ValidationError, names: frozenset[str], parameters: bool = Fal
     said = re.sub(r"\s+", " ", first["msg"])[:300]
     name = "invalid_parameter" if parameters else "validation_error"
     name = "invalid_attachment" if where.startswith("attachments") else name
-    return ApiError(422, name, f"`{where or 'body'}` {said[:1].lower()}{said[1:]}")
+    whole = "query" if parameters else "body"
+    return ApiError(422, name, f"`{where or whole}` {said[:1].lower()}{said[1:]}")

@@ -123,7 +123,7 @@ class KeyIn(_In):
 class ListQuery(BaseModel):
     """A page: the newest, what follows ``after`` (older), or what stands before ``before`` (newer)."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(20, ge=1, le=100)
     after: str | None = None

@@ -229,6 +229,7 @@ def test_what_is_not_understood_is_named(service, caller):
     assert "not understood: attachments.0.odd, esp, topic_id, 1 more" in warned
     assert "attachments.0.content_type" in warned
     assert "Mailer-Warning" not in caller.post("/emails", HELLO).headers
+    assert caller.post("/emails?dry_run=1", HELLO).headers["Mailer-Warning"] == "not understood: dry_run"
 
 
 def test_tags_are_metadata_and_come_back(service, caller):
@@ -391,7 +392,7 @@ def test_a_list_pages_both_ways(service, caller):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=101", "limit=x", "after=x", "before=%00", f"after={NO_ID}&before={NO_ID}"],
+    ["limit=0", "limit=101", "limit=x", "page=2", "after=x", "before=%00", f"after={NO_ID}&before={NO_ID}"],
 )
 def test_a_page_that_cannot_be_is_refused(caller, query):
     """By the name of the parameter."""
