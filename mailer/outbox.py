@@ -132,10 +132,10 @@ def _fingerprint(services: Services, message: Message) -> str:
 
 
 def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> str:
-    if not message_rows.accept(connection, new, services.store.sealer):
+    if not message_rows.accept(connection, new, services.store.sealer, last=True):
         if id_ := _same_as_before(services, connection, new):
             return id_
-        if not message_rows.accept(connection, new, services.store.sealer):
+        if not message_rows.accept(connection, new, services.store.sealer, last=True):
             raise StoreError("the idempotency key changed hands meanwhile; nothing was accepted, try again")
     if new.resent_from:
         told = {"by": by, "as": new.id}

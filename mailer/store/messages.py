@@ -20,6 +20,7 @@ from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages
+from mailer.store.pipeline import rest_together
 from mailer.store.prepared import Prepared
 from mailer.timing import SLACK
 
@@ -130,17 +131,20 @@ _BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at
 )
 
 
-def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
-    """Insert the message, its deliveries and its first events.
+def accept(connection: Connection, new: NewMessage, sealer: Sealer, *, last: bool = False) -> bool:
+    """Insert the message and its deliveries. That it was accepted is told by its own row.
 
     False, with nothing written, if its idempotency key is taken in its scope: see `idempotent_twin`.
-    ``published_at`` is set at once, on the caller's word that it will publish after the commit.
+    ``published_at`` is set at once, on the caller's word that it will publish after the commit. ``last``:
+    after it the transaction asks nothing, it only writes and commits.
     """
     row = _row(new, sealer)
+    if new.idempotency_key is not None and not _took_key(connection, row):
+        return False
+    if last:
+        rest_together(connection)
     if new.idempotency_key is None:
         _WITHOUT_KEY.run(connection, [row])
-    elif connection.execute(_ACCEPTED[connection.dialect.name], row).one_or_none() is None:
-        return False
     later = new.send_at is not None and new.send_at > new.created_at
     state = State.SCHEDULED if later else State.QUEUED
     due = new.send_at if later else new.created_at - SLACK
@@ -164,8 +168,14 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
             for recipient, kind in new.recipients
         ],
     )
-    add_events(connection, new.id, new.created_at, _first_events(new, state))
+    if new.send_at is not None and state is State.SCHEDULED:
+        told = {"send_at": new.send_at.isoformat()}
+        add_events(connection, new.id, new.created_at, [(Event.SCHEDULED, told)])
     return True
+
+
+def _took_key(connection: Connection, row: Mapping[str, Any]) -> bool:
+    return connection.execute(_ACCEPTED[connection.dialect.name], row).one_or_none() is not None
 
 
 def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
@@ -180,15 +190,6 @@ def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
         "content": _seal_json(sealer, new.content, new.id),
         "secrets": _seal_json(sealer, new.secrets, new.id) if new.secrets else None,
     }
-
-
-def _first_events(new: NewMessage, state: State) -> list[tuple[Event, dict[str, Any]]]:
-    first: list[tuple[Event, dict[str, Any]]] = [
-        (Event.ACCEPTED, {"recipients": len(new.recipients), "lane": new.lane})
-    ]
-    if state is State.SCHEDULED and new.send_at is not None:
-        first.append((Event.SCHEDULED, {"send_at": new.send_at.isoformat()}))
-    return first
 
 
 def add_events(

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from mailer.events import Event
 from mailer.states import State, summarise
 from mailer.store.models import deliveries, events, messages
 
@@ -113,13 +114,18 @@ def show(connection: Connection, message: str) -> MessageView | None:
     if row is None:
         return None
     resent = sa.select(messages.c.id).where(messages.c.resent_from == message).order_by(messages.c.id)
-    told = sa.select(events.c.at, events.c.name, events.c.data).where(events.c.message == message)
-    return _view(
-        row,
-        _deliveries(connection, [message])[message],
-        [EventView(*e) for e in connection.execute(told.order_by(events.c.id))],
-        list(connection.scalars(resent)),
-    )
+    reached = _deliveries(connection, [message])[message]
+    return _view(row, reached, _timeline(connection, row, len(reached)), list(connection.scalars(resent)))
+
+
+def _timeline(connection: Connection, row: sa.RowMapping, recipients: int) -> list[EventView]:
+    """What is told of a message. That it was accepted is its own row: nothing is written twice for it."""
+    told = sa.select(events.c.at, events.c.name, events.c.data).where(events.c.message == row["id"])
+    later = [EventView(*e) for e in connection.execute(told.order_by(events.c.id))]
+    if later and later[0].name == Event.ACCEPTED:  # by a version that wrote it down
+        return later
+    accepted = {"recipients": recipients, "lane": row["lane"]}
+    return [EventView(row["created_at"], Event.ACCEPTED.value, accepted), *later]
 
 
 def search(connection: Connection, wanted: Search) -> list[MessageView]:

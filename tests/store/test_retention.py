@@ -59,7 +59,7 @@ def attempt(store, message: str, state: State = State.SENT, now=NOW, reply="250 
             )
             for c in claimed
         ]
-        delivery_rows.finish(connection, outcomes, "t", now)
+        delivery_rows.finish(connection, outcomes, [o.id for o in outcomes], now)
 
 
 def row(store, message: str):
@@ -394,7 +394,7 @@ def test_what_leaves_right_now_is_left_to_the_next_run(services, accept):
     with store.begin() as connection:
         told = {"reply": f"450 {ADA} is busy", "data": {"recipient": ADA}}
         outcome = Finish(claimed[0].id, held, State.DEFERRED, "busy", not_before=NOW, **told)
-        delivery_rows.finish(connection, [outcome], "t", NOW)
+        delivery_rows.finish(connection, [outcome], [outcome.id], NOW)
     second = forget(services)
     assert (second.leaving, second.cancelled, second.complete) == (0, 1, True)
     assert ADA not in dump(store)
@@ -432,7 +432,7 @@ def test_nothing_can_be_sent_to_a_pseudonym(services, accept):
             Finish(ada.id, both, State.FAILED, "no"),
             Finish(bob.id, both, State.DEFERRED, "later", not_before=NOW + DAY),
         ]
-        delivery_rows.finish(connection, outcomes, "t", NOW)
+        delivery_rows.finish(connection, outcomes, [o.id for o in outcomes], NOW)
     assert forget(services).waiting == 1
     with store.begin() as connection:
         assert by_hand.retry(connection, both, "eve", NOW) == 1

@@ -168,7 +168,7 @@ def say(console: Console, id_: str, reply: str) -> None:
     }
     finish = delivery_rows.Finish(claimed[0].id, id_, State.FAILED, "mailbox_unknown", 550, reply, data=data)
     with services.store.begin() as connection:
-        assert delivery_rows.finish(connection, [finish], lease.token, now)
+        assert delivery_rows.finish(connection, [finish], [finish.id], now)
 
 
 def test_the_html_of_a_mail_comes_in_a_sandbox(console):
