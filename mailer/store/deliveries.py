@@ -165,7 +165,7 @@ def _claimed(row: Row[Any]) -> Claimed:
 
 
 def hold(connection: Connection, ids: Sequence[int], token: str) -> dict[int, datetime]:
-    """Those of these deliveries that are under this lease, with its end. Until the commit nobody changes them.
+    """Those of these deliveries that are under this lease, with its end. Until the commit nobody moves them.
 
     They are taken in the order in which everybody takes them: the thread that renews leases wants the same
     ones, and on Postgres they would otherwise wait for each other. SQLite has one writer.
