@@ -172,7 +172,7 @@ def counts(connection: Connection) -> dict[State, int]:
 
 def total(connection: Connection) -> int:
     """How many messages there are, counted up to `MOST_COUNTED`."""
-    some = sa.select(messages.c.id).limit(MOST_COUNTED).subquery()
+    some = sa.select(messages.c.id).order_by(messages.c.id).limit(MOST_COUNTED).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
 

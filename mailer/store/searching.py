@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -29,7 +29,7 @@ WINDOW = 5_000
 """Ids of a run that are looked at together."""
 PATIENCE_SECONDS = 0.5
 """How long a list may look through windows; one is always looked through."""
-_MARGIN = timedelta(hours=1)
+_MARGIN_SECONDS = 3600
 """How far the clock that made an id may be from the one that noted the acceptance."""
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LAST_MS = 2**48 - 1
@@ -94,7 +94,7 @@ class Run(NamedTuple):
         """A message is on the run. By its id alone: with a range SQLite would go by that."""
         if self.column is m.id:
             return self.fixed
-        return [sa.exists().where(self.column == id_, *self.fixed)]
+        return [_is_there(self.column, self.column == id_, *self.fixed)]
 
 
 _EVERYTHING = Run(m.id)
@@ -145,14 +145,15 @@ def _runs(wanted: Search) -> list[Run]:
 
 
 def _span(wanted: Search) -> Span:
-    low = None if wanted.since is None else _first_id(wanted.since - _MARGIN)
-    ends = [wanted.before, None if wanted.until is None else _first_id(wanted.until + _MARGIN)]
+    low = None if wanted.since is None else _first_id(wanted.since.timestamp() - _MARGIN_SECONDS)
+    high = None if wanted.until is None else _first_id(wanted.until.timestamp() + _MARGIN_SECONDS)
+    ends = (wanted.before, high)
     return Span(low, min((end for end in ends if end is not None), default=None))
 
 
-def _first_id(at: datetime) -> str:
-    """Lower than every UUIDv7 of that moment or later (RFC 9562 section 5.7)."""
-    moment = f"{min(max(int(at.timestamp() * 1000), 0), _LAST_MS):012x}"
+def _first_id(at: float) -> str:
+    """Lower than every UUIDv7 of that second since 1970 or later (RFC 9562 section 5.7)."""
+    moment = f"{min(max(int(at * 1000), 0), _LAST_MS):012x}"
     return f"{moment[:8]}-{moment[8:]}-0000-0000-000000000000"
 
 
@@ -189,13 +190,10 @@ def _window_end(connection: Connection, run: Run, span: Span) -> str | None:
 
 
 def _within(window: Span, lead: Run, asked: Sequence[sa.ColumnElement[bool]]) -> sa.Select[str]:
-    """Those ids of the run whose message is as asked: first its index, then one message after the other.
-
-    As a join SQLite would rather begin with an index on something else that was asked.
-    """
+    """Those ids of the run whose message is as asked: first its index, then one message after the other."""
     ids = lead.ids(window).limit(WINDOW).subquery("lead")
     id_ = ids.c[0]
-    return sa.select(id_).where(sa.exists().where(m.id == id_, *asked)).order_by(id_.desc())
+    return sa.select(id_).where(_is_there(m.id, m.id == id_, *asked)).order_by(id_.desc())
 
 
 def _asked(others: Sequence[Run], part: str | None, wanted: Search) -> list[sa.ColumnElement[bool]]:
@@ -211,7 +209,15 @@ def _asked(others: Sequence[Run], part: str | None, wanted: Search) -> list[sa.C
 
 def _has(part: str) -> sa.ColumnElement[bool]:
     """Its text is a part of a recipient, subject or template."""
-    reached = sa.exists().where(d.message == m.id, d.recipient.icontains(part, autoescape=True))
+    reached = _is_there(d.id, d.message == m.id, d.recipient.icontains(part, autoescape=True))
     return sa.or_(
         m.subject.icontains(part, autoescape=True), m.template.icontains(part, autoescape=True), reached
     )
+
+
+def _is_there(column: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """As EXISTS, but looked up for one row after the other.
+
+    That is a join to planners, and they would begin it with another index, or hash a whole table.
+    """
+    return sa.select(column).where(*conditions).limit(1).scalar_subquery().is_not(None)

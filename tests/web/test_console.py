@@ -14,7 +14,7 @@ from mailer.operators import Role
 from mailer.states import State
 from mailer.store import deliveries as delivery_rows
 from mailer.transports import Receipt, Result, Stage
-from mailer.web.console import PAGE
+from mailer.web.console_list import PAGE
 from mailer.web.preview import HTML_POLICY
 from tests.web.consoles import Console, fields_of, press
 
