@@ -37,8 +37,8 @@ class Page(NamedTuple):
 
 def add_to(blueprint: flask.Blueprint) -> None:
     """Put the list into the console."""
-    blueprint.add_url_rule("/", view_func=messages)
-    blueprint.add_url_rule("/messages", view_func=messages)
+    for path in ("/messages", "/"):  # the first is the one that links lead to
+        blueprint.add_url_rule(path, view_func=messages)
 
 
 def messages() -> Answer:
