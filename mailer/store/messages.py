@@ -19,7 +19,7 @@ from mailer.errors import BodyErased
 from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
-from mailer.store.models import deliveries, events, messages
+from mailer.store.models import deliveries, events, messages, tags
 from mailer.store.pipeline import rest_together
 from mailer.store.prepared import Prepared
 from mailer.timing import SLACK
@@ -84,6 +84,7 @@ _DELIVERY = Prepared(
     ("message", "recipient", "kind", "lane", "state", "on_uncertain", "not_before", "expires_at", "attempts",
      "crashes", "unknowns", "published_at"),
 )  # fmt: skip
+_TAGGED = Prepared(sa.insert(tags).inline(), ("tag", "message"))
 EVENT = Prepared(sa.insert(events).inline(), ("message", "at", "name", "data"))
 _BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
 _THESE = messages.c.id.in_(sa.bindparam("ids", expanding=True))
@@ -171,6 +172,8 @@ def accept(connection: Connection, new: NewMessage, sealer: Sealer, *, last: boo
     if new.send_at is not None and state is State.SCHEDULED:
         told = {"send_at": new.send_at.isoformat()}
         add_events(connection, new.id, new.created_at, [(Event.SCHEDULED, told)])
+    if new.tags:
+        _TAGGED.run(connection, [{"tag": tag, "message": new.id} for tag in new.tags])
     return True
 
 

@@ -24,7 +24,8 @@ from mailer.store import messages as message_rows
 from mailer.store import retention as rows
 from mailer.store.deliveries import Finish
 from mailer.store.messages import Rendered
-from mailer.store.models import deliveries, events, messages, metadata
+from mailer.store.models import deliveries, events, messages, metadata, tags
+from mailer.store.queries import Search, search
 from tests.store.backlog import analyze, plan_of
 from tests.store.conftest import NOW
 
@@ -151,6 +152,20 @@ def test_a_kept_key_keeps_its_message(services, accept):
     services.clock.now = NOW + 2 * DAY
     assert retention.overdue(services) == Tidied(keys=1, messages=1)
     assert retention.tidy(services) == Tidied(keys=1, messages=1)
+
+
+def test_tags_go_with_their_message(services, accept):
+    """What is removed, or was about a person who is forgotten, is found by no tag and leaves no row."""
+    tagged = [accept(tags=["shop", f"order-{n}"]) for n in range(3)]
+    accept(tags=["shop"], recipients=[("bob@example.test", "to")])
+    for message in tagged[:2]:
+        attempt(services.store, message)
+    with services.store.begin() as connection:
+        assert rows.purge(connection, NOW, limit=1) == 1
+    forget(services)
+    with services.store.read() as connection:
+        assert [m.tags for m in search(connection, Search(tag="shop"))] == [["shop"]]
+        assert list(connection.scalars(sa.select(tags.c.tag))) == ["shop"]
 
 
 def test_a_step_is_small(services, accept):
