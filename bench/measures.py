@@ -108,7 +108,7 @@ def long(setting: Setting, sink: Sink, mails: int) -> Long:
     part = mails // 100
     sink.forget()  # before: workers begin as soon as they can
     with setting.working():
-        _wait(sink, part)
+        _wait(sink, max(part, min(2_000, mails // 4)))  # every thread has had a batch of its own by then
         memory_first = setting.workers().pss
         _wait(sink, mails)
         memory_last = setting.workers().pss

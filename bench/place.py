@@ -47,7 +47,7 @@ class Place:
         folder.mkdir()
         database = f"sqlite:///{folder / 'store.db'}"
         if contender.database == "postgres":
-            database = self._new_database(f"run{number}")
+            database = self.new_database(f"run{number}")
         variables = environment(contender, self.redis, database, folder, server)
         setting = Setting(contender, variables, folder, tuple(self._supporters))
         if contender.database:
@@ -55,12 +55,18 @@ class Place:
         yield setting
         shutil.rmtree(folder)
 
-    def _new_database(self, name: str) -> str:
+    def new_database(self, name: str) -> str:
+        """The URL of an empty database of this name."""
         if self._postgres is None:
             self._postgres = self._start_postgres()
         with psycopg.connect(host=str(self._postgres), user="postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return f"postgresql+psycopg://postgres@/{name}?host={self._postgres}"
+
+    def drop_database(self, name: str) -> None:
+        """Give back the room of one that nobody uses any more."""
+        with psycopg.connect(host=str(self._postgres), user="postgres", autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name}".encode())
 
     def _start_postgres(self) -> Path:
         user = "nobody" if os.geteuid() == 0 else None  # Postgres refuses to run as root

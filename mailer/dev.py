@@ -36,9 +36,9 @@ def run(echo: Callable[[str], None]) -> None:
 
     Raises ConfigError naming the setting if a port is taken.
     """
-    stop = threading.Event()
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     settings = Settings.load()
     inbox = Inbox(
         host="127.0.0.1",
@@ -53,7 +53,9 @@ def run(echo: Callable[[str], None]) -> None:
             worker = EmbeddedWorker(app)
             worker.start()
             _say_where(echo, app, web, inbox)
-            stop.wait()
+            # An Event would hang if the signal comes while this thread is just about to wait for it.
+            while not signals:
+                time.sleep(0.1)
             echo("\nStopping …")
             finished = worker.stop(STOP_SECONDS - 1)
     finally:

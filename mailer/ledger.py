@@ -16,6 +16,7 @@ from mailer.job import Job, Lease
 from mailer.services import Services
 from mailer.store import deliveries as rows
 from mailer.store.deliveries import Finish
+from mailer.store.pipeline import rest_together
 from mailer.telemetry import log
 from mailer.transports import Parcel, Receipt
 
@@ -75,11 +76,13 @@ class StoreLedger:
         ended = self._unrecorded
         if not ended and not marking:
             return frozenset()
+        ids = [outcome.id for outcome in ended] + [id_ for job in marking.values() for id_ in job]
         with self._services.store.begin() as connection:
-            now, token = self._services.now(), self._lease.token
-            rows.lock(connection, [o.id for o in ended] + [id_ for ids in marking.values() for id_ in ids])
-            recorded = rows.finish(connection, ended, token, now)
-            marked = rows.mark(connection, marking, token, now) if marking else frozenset[str]()
+            held = rows.hold(connection, ids, self._lease.token)
+            now = self._services.now()
+            rest_together(connection)
+            recorded = rows.finish(connection, ended, held, now)
+            marked = rows.mark(connection, marking, held, now)
         self._unrecorded = []
         for job in leaving:
             job.marked = job.message in marked

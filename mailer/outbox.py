@@ -88,10 +88,11 @@ def accept_many(
     batch: BatchRow | None = None,
     answer: Callable[[list[str]], Any] = lambda ids: ids,
 ) -> Any:
-    """Store messages that `check` found good, all of them or none; answer what ``answer`` makes of their ids.
+    """Store messages that `check` found good and that have no key of their own, all of them or none.
 
-    With a ``batch`` under the same key as one before, nothing is stored, and the answer is what that one got.
-    Raises IdempotencyConflict if that one asked for something else, or StoreError.
+    Answers what ``answer`` makes of their ids. With a ``batch`` under the same key as one before, nothing is
+    stored, and the answer is what that one got. Raises IdempotencyConflict if that one asked for something
+    else, or StoreError.
     """
     new = [_new_row(services, message, "", None, origin) for message, origin in asked]
     told = answer([row.id for row in new])
@@ -102,8 +103,8 @@ def accept_many(
             if before is not None:
                 _check_same(before.fingerprint, batch.fingerprint)
                 return before.answer
-        for row in new:
-            message_rows.accept(connection, row, services.store.sealer)
+        if new:
+            message_rows.accept_all(connection, new, services.store.sealer, last=True)
     wake(services, [wakeup for row in new for wakeup in _wakeups(row)])
     return told
 
@@ -168,10 +169,10 @@ def _fingerprint(services: Services, message: Message, origin: Origin) -> str:
 
 
 def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> str:
-    if not message_rows.accept(connection, new, services.store.sealer):
+    if not message_rows.accept(connection, new, services.store.sealer, last=True):
         if id_ := _same_as_before(services, connection, new):
             return id_
-        if not message_rows.accept(connection, new, services.store.sealer):
+        if not message_rows.accept(connection, new, services.store.sealer, last=True):
             raise StoreError("the idempotency key changed hands meanwhile; nothing was accepted, try again")
     if new.resent_from:
         told = {"by": by, "as": new.id}

@@ -26,6 +26,8 @@ EVERY = timedelta(minutes=1)
 BURST = 20
 """Steps in a row while there is a backlog. Then mail has the store for itself for the rest of the minute."""
 _BATCH = 100
+_LOOK = 5_000
+"""Messages that one transaction reads from end to end."""
 _BATCH_OCTETS = 8_000_000
 """Of sealed values that wait for one transaction, whatever their number."""
 
@@ -170,9 +172,8 @@ def forget(services: Services, address: str, *, by: str, told: Told = lambda _: 
     who = forgetting.Person(Address.parse(address, "address"), services.store.sealer)
     with services.store.begin() as connection:
         done = Forgotten(who.pseudonym, accounts=accounts.forget(connection, who.key))
-    with services.store.read() as connection:
-        ids = forgetting.traces(connection, who)
-    for number, id_ in enumerate(ids, 1):
+    senders: list[int] = []
+    for number, id_ in enumerate(_known_by(services, who, senders), 1):
         with services.store.begin() as connection:
             step = forgetting.forget(connection, id_, who, by, services.now())
         done = replace(
@@ -185,9 +186,27 @@ def forget(services: Services, address: str, *, by: str, told: Told = lambda _: 
         )
         told(number)
     with services.store.read() as connection:
-        as_sender, as_operator = forgetting.remaining(connection, who)
+        as_operator = forgetting.named(connection, who)
     log.info("retention.forgotten", messages=done.messages, leaving=done.leaving, waiting=done.waiting)
-    return replace(done, as_sender=as_sender, as_operator=as_operator)
+    return replace(done, as_sender=sum(senders), as_operator=as_operator)
+
+
+def _known_by(services: Services, who: forgetting.Person, senders: list[int]) -> Iterator[str]:
+    """The messages that know a person, each once: at once what was sent to it, then whatever names it.
+
+    The second reads the whole log, in steps so that no transaction lasts. Notes how many it had sent in each.
+    """
+    with services.store.read() as connection:
+        received = forgetting.received(connection, who)
+    yield from received
+    seen: set[str] = set(received)
+    last: str | None = ""
+    while last is not None:
+        with services.store.read() as connection:
+            step = forgetting.traces(connection, who, last, _LOOK)
+        senders.append(step.as_sender)
+        yield from (id_ for id_ in step.ids if id_ not in seen)
+        last = step.last
 
 
 # Keys

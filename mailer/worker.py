@@ -16,6 +16,7 @@ from mailer import outbox
 from mailer.broker import is_memory
 from mailer.drain import Drain
 from mailer.errors import ConfigError
+from mailer.memory import count_what_comes, share_one_heap
 from mailer.services import Services
 from mailer.supervisor import stop_without_supervisor
 from mailer.telemetry import log
@@ -34,6 +35,9 @@ def work(
     With a broker in memory nobody else can publish to this process; its sweeper finds new rows all the
     same, within ``MAILER_SWEEP_SECONDS``. Forked children would share no memory, so that pool is refused.
     """
+    share_one_heap()
+    for ready in (signals.worker_ready, signals.worker_process_init):
+        ready.connect(_loaded)
     celery = celery_of(app)
     if pool == "prefork":
         check_broker(app, "use --pool threads")
@@ -48,6 +52,10 @@ def work(
     # Celery 5.7 answers 1 after one Ctrl-C although it stopped warm and lost nothing, and 1 after a crash.
     asked = app.extensions["mailer.send_email"].drain.stopping
     return 0 if asked and worker.exitcode == 1 else int(worker.exitcode or 0)
+
+
+def _loaded(**_: Any) -> None:
+    count_what_comes()
 
 
 def check_broker(app: flask.Flask, instead: str) -> None:

@@ -85,7 +85,7 @@ LAYERS = [
     ),
     Layer(
         "commands",
-        "cli dev worker supervisor doctor testing __main__",
+        "cli dev worker memory supervisor doctor testing __main__",
         "nothing: these are the last",
     ),
 ]

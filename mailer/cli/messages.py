@@ -34,6 +34,8 @@ from mailer.states import FINAL, State
 from mailer.store import queries
 from mailer.telemetry import escape_controls
 
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"])
+
 
 @mailer.command()
 @click.argument("template", required=False)
@@ -125,19 +127,31 @@ def _outcome(state: State) -> int:
 @click.option("--template", help="Only of this template.")
 @click.option("--lane", help="Only of this lane.")
 @click.option("--tag", help="Only with this tag.")
+@click.option("--since", type=MOMENT, help="Accepted then or later, in UTC; a date is its beginning.")
+@click.option("--until", type=MOMENT, help="Accepted before that, in UTC.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Most to list.")
 @click.option("--before", help="Continue after the last id of the page before.")
 @as_json
-def list_(text: str | None, state: str | None, limit: int, json_: bool, **narrowed: Any) -> None:
+def list_(
+    text: str | None, state: str | None, since: datetime | None, until: datetime | None, limit: int,
+    json_: bool, **narrowed: Any,
+) -> None:  # fmt: skip
     """List messages, newest first; TEXT finds a recipient, subject, template or id."""
-    wanted = queries.Search(text=text, state=State(state) if state else None, limit=limit, **narrowed)
+    first, end = (at and at.replace(tzinfo=UTC) for at in (since, until))
+    chosen = State(state) if state else None
+    wanted = queries.Search(text=text, state=chosen, since=first, until=end, limit=limit, **narrowed)
     with services().store.read() as connection:
         found = queries.search(connection, wanted)
     if json_:
         print_json([message.as_dict() for message in found])
-        return
-    if not found:
+    elif found or found.looked_back_to:
+        _list(found)
+    else:
         click.echo("No messages.")
+    _say_how_far(found, json_)
+
+
+def _list(found: queries.Found) -> None:
     for message in found:
         people = message.deliveries[0].recipient + (", …" if len(message.deliveries) > 1 else "")
         line = (
@@ -145,6 +159,20 @@ def list_(text: str | None, state: str | None, limit: int, json_: bool, **narrow
             f"{people:<32} {message.subject or message.template or ''}"
         )
         click.echo(escape_controls(line))
+
+
+def _say_how_far(found: queries.Found, json_: bool) -> None:
+    """On standard error, so that a list stays one: it is not the whole of it, and how to go on."""
+    if (back := found.looked_back_to) is None:
+        return
+    if json_:
+        click.echo(json.dumps({"looked_back_to": back.isoformat(), "before": found.next}), err=True)
+        return
+    click.echo(
+        f"mailer: looked through mails back to {back:%Y-%m-%d %H:%M:%S} UTC only; "
+        f"go on with --before {found.next}, or narrow it with --since and --until",
+        err=True,
+    )
 
 
 @mailer.command()

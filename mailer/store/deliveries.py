@@ -7,7 +7,7 @@ The lease token is a fencing token: a worker that comes back late changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -93,11 +93,14 @@ _CRASHED = d.crashes > sa.literal_column("0")
 _CLAIM_DUE = _CLAIM.where(d.id.in_(picked(_DUE.where(~_CRASHED))))
 _CLAIM_SUSPECT = _CLAIM.where(d.id.in_(picked(_DUE.where(_CRASHED))))
 _THESE = d.id.in_(sa.bindparam("ids", expanding=True))
-_OURS = (_THESE, d.lease_token == sa.bindparam("token"), may("finish"))
 _IN_ORDER = sa.select(d.id).where(_THESE).order_by(d.id).with_for_update()
-_MARK = sa.update(deliveries).where(*_OURS, d.lease_until > _NOW).values(marked_at=_NOW).returning(d.id)
-_UNMARK = sa.update(deliveries).where(*_OURS).values(marked_at=None)
-_HELD = sa.select(d.id).where(*_OURS).order_by(d.id).with_for_update()
+_MARK = sa.update(deliveries).where(_THESE).values(marked_at=_NOW)
+_HELD = (
+    sa.select(d.id, d.lease_until)
+    .where(_THESE, d.lease_token == sa.bindparam("token"), may("finish"))
+    .order_by(d.id)
+    .with_for_update()
+)
 _FINISH = Prepared(
     sa.update(deliveries)
     .where(d.id == sa.bindparam("of_id"))
@@ -161,46 +164,42 @@ def _claimed(row: Row[Any]) -> Claimed:
     )
 
 
-def lock(connection: Connection, ids: Sequence[int]) -> None:
-    """Take the rows of one's own that are changed next, in the order in which everybody does.
+def hold(connection: Connection, ids: Sequence[int], token: str) -> dict[int, datetime]:
+    """Those of these deliveries that are under this lease, with its end. Until the commit nobody moves them.
 
-    A transaction changes several, and the thread that renews leases the same ones: on Postgres they would
-    otherwise wait for each other. SQLite has one writer.
+    They are taken in the order in which everybody takes them: the thread that renews leases wants the same
+    ones, and on Postgres they would otherwise wait for each other. SQLite has one writer.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_IN_ORDER, {"ids": ids})
+    held = connection.execute(_HELD, {"ids": ids, "token": token})
+    return {row.id: row.lease_until for row in held}
 
 
 def mark(
-    connection: Connection, jobs: Mapping[str, Sequence[int]], token: str, now: datetime
+    connection: Connection, jobs: Mapping[str, Sequence[int]], held: Mapping[int, datetime], now: datetime
 ) -> frozenset[str]:
     """Note that these texts are about to go out: the deliveries of each job, by its name.
 
     Answers the names of those that may. Of a job that lost any of its leases nothing is noted.
     """
-    ids = [id_ for job in jobs.values() for id_ in job]
-    ours = {"ids": ids, "token": token, "now": now}
-    marked = set(connection.scalars(_MARK, ours))
-    if len(marked) == len(ids):
-        return frozenset(jobs)
-    whole = {name for name, job in jobs.items() if marked.issuperset(job)}
-    torn = [id_ for name, job in jobs.items() if name not in whole for id_ in job]
-    connection.execute(_UNMARK, {"ids": torn, "token": token})
-    return frozenset(whole)
+    in_time = {id_ for id_, until in held.items() if until > now}
+    whole = frozenset(name for name, job in jobs.items() if in_time.issuperset(job))
+    if whole:
+        connection.execute(_MARK, {"ids": [id_ for name in whole for id_ in jobs[name]], "now": now})
+    return whole
 
 
 def renew(connection: Connection, tokens: Iterable[str], until: datetime) -> None:
     """Extend the leases of a worker that is alive and still at it."""
     held = (d.lease_token.in_(list(tokens)), d.state == State.SENDING)
-    lock(connection, list(connection.scalars(sa.select(d.id).where(*held))))
+    if connection.dialect.name == "postgresql":
+        connection.execute(_IN_ORDER, {"ids": list(connection.scalars(sa.select(d.id).where(*held)))})
     connection.execute(sa.update(deliveries).where(*held).values(lease_until=until))
 
 
-def finish(connection: Connection, outcomes: Sequence[Finish], token: str, now: datetime) -> list[Finish]:
+def finish(
+    connection: Connection, outcomes: Sequence[Finish], held: Collection[int], now: datetime
+) -> list[Finish]:
     """Record how attempts ended. Answers those recorded; a lost lease leaves its row untouched."""
-    if not outcomes:
-        return []
-    held = set(connection.scalars(_HELD, {"ids": [o.id for o in outcomes], "token": token}))
     recorded = [outcome for outcome in outcomes if outcome.id in held]
     if recorded:
         _FINISH.run(connection, [_finished(outcome, now) for outcome in recorded])

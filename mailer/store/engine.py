@@ -18,6 +18,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
 from mailer.store.forking import Transactions
+from mailer.store.liveness import look_before_use
+from mailer.store.pipeline import room
 from mailer.store.write_lock import BUSY_SECONDS, LONG_NAP, NAP, WriteLock
 
 _READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
@@ -34,7 +36,9 @@ def create_engine(url: str) -> Engine:
         if backend == "sqlite":
             return _sqlite(parsed)
         if backend == "postgresql":
-            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            engine = sa.create_engine(parsed, pool_size=10, max_overflow=20)
+            look_before_use(engine)
+            return engine
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(
             "MAILER_DATABASE_URL",
@@ -106,7 +110,7 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction that commits at the end of the block. Raises StoreError if there is no database."""
-        with told_plainly(), self.engine.begin() as connection:
+        with told_plainly(), self.engine.connect() as connection, room(connection), connection.begin():
             yield connection
 
     @contextmanager

@@ -1,8 +1,8 @@
 """PD5: one person's address taken out of every row, with a pseudonym in its place.
 
-`traces` finds the messages that know the address, `forget` works on one of them in one transaction: what has
-not left is cancelled, what was said is erased, and the address becomes ``forgotten-<16 hex digits>@invalid``
-wherever it stood. That is no address, so nothing can be sent to it.
+`received` and `traces` find the messages that know it, `forget` works on one of them in one transaction:
+what has not left is cancelled, what was said is erased, and the address becomes
+``forgotten-<16 hex digits>@invalid`` wherever it stood. That is no address, so nothing can be sent to it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,7 @@ from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import CLAIMABLE, State
 from mailer.store.models import deliveries, events, messages, operators
-from mailer.store.retention import NOTHING_LEFT
+from mailer.store.retention import NOTHING_LEFT, untag
 from mailer.store.transitions import close, tell
 
 m, d, e = messages.c, deliveries.c, events.c
@@ -68,6 +69,15 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """Messages that know the address, how many it had sent, and the last id looked at, None at the end."""
+
+    ids: Sequence[str]
+    as_sender: int
+    last: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What was done to one message. ``leaving``: it is being sent to the person right now, come back later.
 
@@ -81,20 +91,36 @@ class Step:
     waiting: bool = False
 
 
-def traces(connection: Connection, who: Person) -> list[str]:
-    """The ids of messages that know the address, or were sent to it and still have their body.
+def received(connection: Connection, who: Person) -> list[str]:
+    """The ids of messages that were sent to the address, or were and still have their body; by an index."""
+    recipient = sa.func.lower(d.recipient)
+    with_body = sa.select(d.message).join(messages, m.id == d.message).where(m.body_erased_at.is_(None))
+    queries = (
+        sa.select(d.message).where(recipient == sa.func.lower(who.key)),
+        with_body.where(recipient == who.pseudonym),
+    )
+    return sorted({id_ for query in queries for id_ in connection.scalars(query)})
+
+
+def traces(connection: Connection, who: Person, after: str, limit: int) -> Traces:
+    """Of the next messages by id those that know the address.
 
     Looks at every row: people are forgotten seldom, and an index for that would cost at every mail.
     """
-    is_recipient = sa.func.lower(d.recipient) == sa.func.lower(who.key)
-    open_still = sa.select(d.message).join(messages, m.id == d.message)
+    step = sa.select(m.id).where(m.id > after).order_by(m.id).offset(limit - 1).limit(1)
+    last = connection.scalar(step)
+
+    def within(column: sa.ColumnElement[str]) -> list[sa.ColumnElement[bool]]:
+        return [column > after, *([] if last is None else [column <= last])]
+
     queries = (
-        sa.select(d.message).where(sa.or_(is_recipient, who.stands_in(d.reply))),
-        open_still.where(d.recipient == who.pseudonym, m.body_erased_at.is_(None)),
-        sa.select(e.message).where(who.stands_in(e.data)),
-        sa.select(m.id).where(sa.or_(*(who.stands_in(column) for column in _SAID))),
+        sa.select(d.message).where(*within(d.message), who.stands_in(d.reply)),
+        sa.select(e.message).where(*within(e.message), who.stands_in(e.data)),
+        sa.select(m.id).where(*within(m.id), sa.or_(*(who.stands_in(column) for column in _SAID))),
     )
-    return sorted({id_ for query in queries for id_ in connection.scalars(query)})
+    ids = {id_ for query in queries for id_ in connection.scalars(query)}
+    sent = sa.select(sa.func.count()).select_from(messages).where(*within(m.id), who.stands_in(m.sender))
+    return Traces(sorted(ids), connection.scalar(sent) or 0, last)
 
 
 def forget(connection: Connection, message: str, who: Person, by: str, now: datetime) -> Step:
@@ -122,11 +148,10 @@ def forget(connection: Connection, message: str, who: Person, by: str, now: date
     return Step(changed, cancelled, erased, waiting=waiting)
 
 
-def remaining(connection: Connection, who: Person) -> tuple[int, int]:
-    """Where the address stays: in how many messages as the sender, and of how many operators as the name."""
-    sent = sa.select(sa.func.count()).select_from(messages).where(who.stands_in(m.sender))
-    named = sa.select(sa.func.count()).select_from(operators).where(who.stands_in(operators.c.name))
-    return connection.scalar(sent) or 0, connection.scalar(named) or 0
+def named(connection: Connection, who: Person) -> int:
+    """How many operators have the address as their name; it stays."""
+    query = sa.select(sa.func.count()).select_from(operators).where(who.stands_in(operators.c.name))
+    return connection.scalar(query) or 0
 
 
 def _end(
@@ -187,6 +212,8 @@ def _unsay(
     said = any(getattr(row, name) != value for name, value in words.items() if name != "fingerprint")
     if said:
         connection.execute(sa.update(messages).where(m.id == message).values(**words))
+    if about:
+        untag(connection, {message: row.tags})
     if not about or row.body_erased_at is not None:
         return said, False, False
     ended = sa.update(messages).where(m.id == message, m.ended_at.is_not(None))

@@ -19,7 +19,8 @@ from mailer.errors import BodyErased
 from mailer.events import Event
 from mailer.sealing import Sealer
 from mailer.states import FINAL, State
-from mailer.store.models import deliveries, events, messages
+from mailer.store.models import deliveries, events, messages, tags
+from mailer.store.pipeline import rest_together
 from mailer.store.prepared import Prepared
 from mailer.timing import SLACK
 
@@ -85,6 +86,7 @@ _DELIVERY = Prepared(
     ("message", "recipient", "kind", "lane", "state", "on_uncertain", "not_before", "expires_at", "attempts",
      "crashes", "unknowns", "published_at"),
 )  # fmt: skip
+_TAGGED = Prepared(sa.insert(tags).inline(), ("tag", "message"))
 EVENT = Prepared(sa.insert(events).inline(), ("message", "at", "name", "data"))
 _BY_ID = sa.select(*_COLUMNS).where(messages.c.id == sa.bindparam("id"))
 _THESE = messages.c.id.in_(sa.bindparam("ids", expanding=True))
@@ -132,42 +134,73 @@ _BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at
 )
 
 
-def accept(connection: Connection, new: NewMessage, sealer: Sealer) -> bool:
-    """Insert the message, its deliveries and its first events.
+def accept(connection: Connection, new: NewMessage, sealer: Sealer, *, last: bool = False) -> bool:
+    """Insert the message and its deliveries. That it was accepted is told by its own row.
 
     False, with nothing written, if its idempotency key is taken in its scope: see `idempotent_twin`.
-    ``published_at`` is set at once, on the caller's word that it will publish after the commit.
+    ``published_at`` is set at once, on the caller's word that it will publish after the commit. ``last``:
+    after it the transaction asks nothing, it only writes and commits.
     """
-    row = _row(new, sealer)
     if new.idempotency_key is None:
-        _WITHOUT_KEY.run(connection, [row])
-    elif connection.execute(_ACCEPTED[connection.dialect.name], row).one_or_none() is None:
+        accept_all(connection, [new], sealer, last=last)
+        return True
+    if not _took_key(connection, _row(new, sealer)):
         return False
-    later = new.send_at is not None and new.send_at > new.created_at
-    state = State.SCHEDULED if later else State.QUEUED
-    due = new.send_at if later else new.created_at - SLACK
-    _DELIVERY.run(
-        connection,
-        [
-            {
-                "message": new.id,
-                "recipient": recipient,
-                "kind": kind,
-                "lane": new.lane,
-                "state": state,
-                "on_uncertain": new.on_uncertain,
-                "not_before": due,
-                "expires_at": new.expires_at,
-                "attempts": 0,
-                "crashes": 0,
-                "unknowns": 0,
-                "published_at": new.created_at if state is State.QUEUED else None,
-            }
-            for recipient, kind in new.recipients
-        ],
-    )
-    add_events(connection, new.id, new.created_at, _first_events(new, state))
+    if last:
+        rest_together(connection)
+    _add_rest(connection, [new])
     return True
+
+
+def accept_all(
+    connection: Connection, those: Sequence[NewMessage], sealer: Sealer, *, last: bool = False
+) -> None:
+    """As `accept`, messages that have no idempotency key."""
+    if last:
+        rest_together(connection)
+    _WITHOUT_KEY.run(connection, [_row(new, sealer) for new in those])
+    _add_rest(connection, those)
+
+
+def _add_rest(connection: Connection, those: Sequence[NewMessage]) -> None:
+    _DELIVERY.run(connection, [row for new in those for row in _delivery_rows(new)])
+    tagged = [{"tag": tag, "message": new.id} for new in those for tag in new.tags]
+    if tagged:
+        _TAGGED.run(connection, tagged)
+    for new in those:
+        if new.send_at is not None and _first_state(new) is State.SCHEDULED:
+            told = {"send_at": new.send_at.isoformat()}
+            add_events(connection, new.id, new.created_at, [(Event.SCHEDULED, told)])
+
+
+def _first_state(new: NewMessage) -> State:
+    later = new.send_at is not None and new.send_at > new.created_at
+    return State.SCHEDULED if later else State.QUEUED
+
+
+def _delivery_rows(new: NewMessage) -> list[dict[str, Any]]:
+    state = _first_state(new)
+    return [
+        {
+            "message": new.id,
+            "recipient": recipient,
+            "kind": kind,
+            "lane": new.lane,
+            "state": state,
+            "on_uncertain": new.on_uncertain,
+            "not_before": new.send_at if state is State.SCHEDULED else new.created_at - SLACK,
+            "expires_at": new.expires_at,
+            "attempts": 0,
+            "crashes": 0,
+            "unknowns": 0,
+            "published_at": new.created_at if state is State.QUEUED else None,
+        }
+        for recipient, kind in new.recipients
+    ]
+
+
+def _took_key(connection: Connection, row: Mapping[str, Any]) -> bool:
+    return connection.execute(_ACCEPTED[connection.dialect.name], row).one_or_none() is not None
 
 
 def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
@@ -182,15 +215,6 @@ def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
         "content": _seal_json(sealer, new.content, new.id),
         "secrets": _seal_json(sealer, new.secrets, new.id) if new.secrets else None,
     }
-
-
-def _first_events(new: NewMessage, state: State) -> list[tuple[Event, dict[str, Any]]]:
-    first: list[tuple[Event, dict[str, Any]]] = [
-        (Event.ACCEPTED, {"recipients": len(new.recipients), "lane": new.lane})
-    ]
-    if state is State.SCHEDULED and new.send_at is not None:
-        first.append((Event.SCHEDULED, {"send_at": new.send_at.isoformat()}))
-    return first
 
 
 def add_events(

@@ -82,7 +82,21 @@ messages = sa.Table(
     sa.CheckConstraint("idempotency_key IS NULL OR fingerprint IS NOT NULL", name="key_has_fingerprint"),
     sa.CheckConstraint("expires_at IS NULL OR expires_at > created_at", name="expires_after_creation"),
     sa.CheckConstraint("carrier IN ('test', 'simulator')", name="carrier"),
-    sa.Index(None, "resent_from"),
+    # A list by one of these pages by id. They are never changed, and new entries stand at the end of each.
+    sa.Index(f"ix_{PREFIX}messages_lane", "lane", "id"),
+    sa.Index(
+        f"ix_{PREFIX}messages_template",
+        "template",
+        "id",
+        sqlite_where=sa.text("template IS NOT NULL"),
+        postgresql_where=sa.text("template IS NOT NULL"),
+    ),
+    sa.Index(
+        f"ix_{PREFIX}messages_copies",
+        "resent_from",
+        sqlite_where=sa.text("resent_from IS NOT NULL"),
+        postgresql_where=sa.text("resent_from IS NOT NULL"),
+    ),
     sa.Index(
         f"ix_{PREFIX}messages_project",
         "project",
@@ -143,7 +157,6 @@ deliveries = sa.Table(
     sa.CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease_has_an_end"),
     sa.CheckConstraint(f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_ended"),
     sa.CheckConstraint("attempts >= 0 AND crashes >= 0 AND unknowns >= 0", name="counts"),
-    sa.Index(f"ix_{PREFIX}deliveries_recipient", "recipient", "id"),
     sa.Index(f"ix_{PREFIX}deliveries_state", "state", "message"),
     sa.Index(
         f"ix_{PREFIX}deliveries_due",
@@ -171,6 +184,19 @@ deliveries = sa.Table(
         sqlite_where=sa.text(f"state = '{State.SENDING}'"),
         postgresql_where=sa.text(f"state = '{State.SENDING}'"),
     ),
+)
+
+# One person's mails, in whatever case the address was written, the newest last.
+sa.Index(f"ix_{PREFIX}deliveries_person", sa.func.lower(deliveries.c.recipient), deliveries.c.message)
+
+# What stands in the tags of a message, the other way round. Without a foreign key, which would need an index
+# of its own: whoever deletes a message, or empties its tags, deletes these.
+tags = sa.Table(
+    f"{PREFIX}tags",
+    metadata,
+    sa.Column("tag", sa.String(64), primary_key=True),
+    sa.Column("message", sa.String(36), primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 events = sa.Table(

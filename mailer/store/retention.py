@@ -6,19 +6,24 @@ an hour's backlog costs what an hour's mail costs. Functions take a connection a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mailer.store.models import messages
+from mailer.store.models import messages, tags
 from mailer.store.transitions import picked
 
 m = messages.c
 LIMIT = 200
 NOTHING_LEFT: dict[str, None] = dict.fromkeys(("content", "secrets", "rendered", "preview", "subject"))
 """What erasing a body sets: all that a mail said. The subject is among it, since it often names somebody."""
+
+_UNTAG = sa.delete(tags).where(
+    tags.c.tag == sa.bindparam("of_tag"), tags.c.message == sa.bindparam("of_message")
+)
 
 
 def erase_bodies(connection: Connection, ended_before: datetime, now: datetime, limit: int = LIMIT) -> int:
@@ -35,7 +40,16 @@ def purge(connection: Connection, ended_before: datetime, limit: int = LIMIT) ->
     """
     over = (m.ended_at <= ended_before, m.idempotency_key.is_(None))
     ids = sa.select(m.id).where(*over).order_by(m.ended_at).limit(limit)
-    return _done(connection, sa.delete(messages).where(m.id.in_(picked(ids))))
+    gone = connection.execute(sa.delete(messages).where(m.id.in_(picked(ids))).returning(m.id, m.tags)).all()
+    untag(connection, {row.id: row.tags for row in gone})
+    return len(gone)
+
+
+def untag(connection: Connection, tagged: Mapping[str, Sequence[str]]) -> None:
+    """Forget by which tags these messages are found; by id, the tags that each of them has."""
+    pairs = [{"of_tag": tag, "of_message": id_} for id_, its in tagged.items() for tag in its]
+    if pairs:
+        connection.execute(_UNTAG, pairs)
 
 
 def count(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flask
 from werkzeug.exceptions import HTTPException
@@ -24,10 +24,10 @@ from mailer.services import Services
 from mailer.states import TRANSITIONS, State
 from mailer.store import messages as message_rows
 from mailer.store import queries
-from mailer.store.queries import MessageView, Search
+from mailer.store.queries import MessageView
 from mailer.telemetry import log
-from mailer.web import console_account, console_login, console_transports, console_words
-from mailer.web.console_login import services
+from mailer.web import console_account, console_list, console_login, console_transports, console_words
+from mailer.web.console_login import is_refresh, services
 from mailer.web.console_roles import Answer, may, needs, person, person_or_none
 from mailer.web.preview import HTML_POLICY, Preview, take_apart
 
@@ -35,13 +35,8 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-PAGE = 50
-"""Messages on one page of the list."""
-_MOST_STEPS_BACK = 20
-
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _OPEN_TO_ALL = {"console.login", "console.code", "console.enter", "console.static"}
 
 DONE = {
@@ -84,6 +79,7 @@ for _path, _view, _methods in (
     ("/logout", console_login.logout, ["POST"]),
 ):
     blueprint.add_url_rule(_path, view_func=_view, methods=_methods)
+console_list.add_to(blueprint)
 console_account.add_to(blueprint)
 console_transports.add_to(blueprint)
 
@@ -94,7 +90,7 @@ console_transports.add_to(blueprint)
 @blueprint.before_request
 def let_in() -> Answer | None:
     """Only people who are logged in come past here, and only forms that are ours."""
-    refreshing = _is_refresh()
+    refreshing = is_refresh()
     if flask.request.method == "POST" and (problem := console_login.check_form()):
         return flask.render_template("console/error.html", title="Not done", problem=problem), 400
     if flask.request.endpoint in _OPEN_TO_ALL:
@@ -107,10 +103,6 @@ def let_in() -> Answer | None:
         return ("", 401, {"HX-Redirect": login}) if refreshing else flask.redirect(login, 303)
     flask.g.console_person = found
     return None
-
-
-def _is_refresh() -> bool:
-    return flask.request.headers.get("HX-Request") == "true"
 
 
 @blueprint.after_request
@@ -160,74 +152,6 @@ def explain_store(error: StoreError) -> Answer:
     return flask.render_template("console/error.html", title="The store does not answer", problem=error), 503
 
 
-# The list
-
-
-class Page(NamedTuple):
-    """Where the neighbours of a page are; None where there is none."""
-
-    newer: str | None
-    older: str | None
-
-
-@blueprint.get("/")
-@blueprint.get("/messages")
-def messages() -> Answer:
-    """Messages, newest first, narrowed by a search and filters."""
-    wanted = _wanted(flask.request.args)
-    with services().store.read() as connection:
-        found = queries.search(connection, wanted)
-        counts, total = queries.counts(connection), queries.total(connection)
-        templates = [] if _is_refresh() else queries.templates_in_use(connection)
-    page = _neighbours(wanted, found)
-    return flask.render_template(
-        "console/_messages.html" if _is_refresh() else "console/messages.html",
-        found=found[:PAGE],
-        counts={state: counts[state] for state in State if state in counts},
-        total=total,
-        wanted=wanted,
-        narrowed=bool(wanted.text or wanted.state or wanted.template or wanted.lane),
-        templates=templates,
-        lanes=services().settings.lane_names,
-        page=page,
-        narrow=_narrow,
-    )
-
-
-def _wanted(args: Mapping[str, str]) -> Search:
-    def word(name: str) -> str | None:
-        return _UNPRINTABLE.sub("", args.get(name, ""))[:320].strip() or None
-
-    state, before = word("state"), word("before")
-    return Search(
-        text=word("q"),
-        state=State(state) if state in list(State) else None,
-        template=word("template"),
-        lane=word("lane"),
-        before=before if before and _ID.fullmatch(before) else None,
-        limit=PAGE + 1,
-    )
-
-
-def _narrow(**changes: str | None) -> str:
-    """The address of this list with something changed, from its first page."""
-    kept = {k: v for k, v in flask.request.args.items() if k in ("q", "state", "template", "lane") and v}
-    values: dict[str, Any] = {k: v for k, v in (kept | changes).items() if v}
-    return flask.url_for("console.messages", **values)
-
-
-def _neighbours(wanted: Search, found: list[MessageView]) -> Page:
-    """Keys page forward only, so the address carries the way that was come, to go back on it."""
-    trail = [step for step in flask.request.args.get("trail", "").split(".") if _ID.fullmatch(step)]
-    newer = older = None
-    if len(found) > PAGE:
-        way = [*trail, wanted.before] if wanted.before else []
-        older = _narrow(before=found[PAGE - 1].id, trail=".".join(way[-_MOST_STEPS_BACK:]))
-    if wanted.before:
-        newer = _narrow(before=trail[-1] if trail else None, trail=".".join(trail[:-1]))
-    return Page(newer, older)
-
-
 # One message
 
 
@@ -248,7 +172,7 @@ def _look_up(id_: str) -> MessageView:
 
 
 def _page(found: MessageView, notice: str | None = None, problem: str | None = None) -> Answer:
-    refresh = _is_refresh()
+    refresh = is_refresh()
     shown = None if refresh or not may(Role.SUPPORT) else _preview(found.id)
     part = _part(shown)
     if shown is not None and part in ("text", "source"):
@@ -269,7 +193,7 @@ def _page(found: MessageView, notice: str | None = None, problem: str | None = N
 
 def _nonce() -> str:
     """A new one for each page, kept while that page refreshes itself: two clicks on it are one deed."""
-    given = flask.request.args.get("nonce", "") if _is_refresh() else ""
+    given = flask.request.args.get("nonce", "") if is_refresh() else ""
     return given if _NONCE.fullmatch(given) else secrets.token_urlsafe(16)
 
 

@@ -49,6 +49,11 @@ def is_https() -> bool:
     return services().settings.base_url.startswith("https:")
 
 
+def is_refresh() -> bool:
+    """Whether a page asks for its changing part by itself, and not a person."""
+    return flask.request.headers.get("HX-Request") == "true"
+
+
 def cookie_name() -> str:
     """``__Host-`` makes browsers refuse the cookie from other hosts, other paths and plain http."""
     return "__Host-mailer_console" if is_https() else "mailer_console"

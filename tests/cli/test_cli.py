@@ -12,6 +12,7 @@ from mailer.cli import mailer
 from mailer.cli.group import BAD_INPUT, DONE, NOT_FOUND, NOT_SENT, NOT_SET_UP, UNDER_WAY, WRONG_STATE
 from mailer.heartbeat import Heartbeat
 from mailer.retry import RetryPolicy
+from mailer.store import searching
 from mailer.transports import Reply, Result, Stage
 from tests.delivery.conftest import build
 
@@ -79,6 +80,39 @@ def test_show_json_has_the_promised_shape(run):
     assert shown["events"][0]["at"].endswith("+00:00")
     listed = json.loads(run("list", "ada", "--json")[1]) + json.loads(run("list", "a@x", "--json")[1])
     assert [m["id"] for m in listed] == [shown["id"]]
+
+
+def test_a_list_says_how_far_it_looked(run, monkeypatch):
+    """A search for a part of a word that ran out of time is no "there is none": it says where to go on."""
+    monkeypatch.setattr(searching, "WINDOW", 2)
+    monkeypatch.setattr(searching, "PATIENCE_SECONDS", 0)
+    ids = [
+        run("send", "--to", f"reader{n}@x.test", "--subject", "Hi", "--text", "Hello")[1].strip()
+        for n in range(5)
+    ]
+    code, out, err = run("list", "reader0")
+    assert (code, out) == (DONE, "")
+    assert err.startswith("mailer: looked through mails back to 20")
+    assert f"go on with --before {ids[3]}" in err
+    _, out, err = run("list", "reader0", "--before", ids[3], "--json")
+    told = json.loads(err)
+    assert (json.loads(out), told["before"]) == ([], ids[1])
+    assert told["looked_back_to"].endswith("+00:00")
+    _, out, err = run("list", "reader0", "--before", told["before"])
+    assert (out.split()[0], err) == (ids[0], "")
+    assert run("list", "reader0@x.test")[1].split()[0] == ids[0], "a whole address needs no luck"
+
+
+def test_a_list_is_narrowed_to_dates(run):
+    """Since then, and before that, in UTC."""
+    id_ = run("send", "--to", "a@x.test", "--subject", "Hi", "--text", "Hello")[1].strip()
+    for dates, found in (
+        (["--since", "2001-01-01", "--until", "9999-12-31"], True),
+        (["--since", "0001-01-01"], True),
+        (["--since", "9999-01-01"], False),
+        (["--until", "2001-01-01T08:30"], False),
+    ):
+        assert (id_ in run("list", *dates)[1]) is found, dates
 
 
 @pytest.mark.parametrize(

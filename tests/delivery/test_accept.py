@@ -183,8 +183,8 @@ def test_neither_broker_nor_store_can_harm_an_accepted_mail(alone, monkeypatch):
     blocker = services.store.engine.connect()
     real = outbox_module.message_rows.accept
 
-    def accept_then_block(*args):
-        done = real(*args)
+    def accept_then_block(*args, **more):
+        done = real(*args, **more)
         args[0].commit()
         blocker.exec_driver_sql("SELECT 1")  # BEGIN IMMEDIATE: somebody else writes, and takes long
         return done

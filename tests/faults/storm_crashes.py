@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 from mailer import send_email
 from mailer.services import Services
 from mailer.states import FINAL, State
-from mailer.store.models import deliveries, events, messages
+from mailer.store.models import deliveries, messages, tags
 from mailer.worker import work_once
 from tests.faults.crash_points import Points, killed_at, points_of
 from tests.faults.ground import Ground
 
 ORDERS = sa.Table("orders", sa.MetaData(), sa.Column("who", sa.String(80), primary_key=True))
 """The application's own table: what it commits together with the mails."""
+TAG = "storm"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Call:
         return [f"{name}-{n}@x.test" for n in range(2 if self.joined else 1)]
 
     def make(self, services: Services, name: str, points: Points | None = None) -> None:
-        mails = [{"to": who, "subject": "Hi", "text": "Hello"} for who in self.recipients(name)]
+        mails = [{"to": to, "subject": "Hi", "text": "Hello", "tags": [TAG]} for to in self.recipients(name)]
         for mail in mails if self.keyed else ():
             mail["idempotency_key"] = mail["to"]
         if not self.joined:
@@ -96,24 +97,24 @@ def _accepted(ground: Ground, recipients: Sequence[str]) -> None:
 
 
 def what_is_there(services: Services, call: Call, name: str) -> str:
-    """ "whole", "nothing", or what there is: mails, their deliveries, their events, and the order."""
+    """ "whole", "nothing", or what there is: mails, their deliveries, their tags, and the order."""
     wanted = call.recipients(name)
-    d, e = deliveries.c, events.c
+    d, t = deliveries.c, tags.c
     whole = sa.select(d.recipient).join(messages, messages.c.id == d.message)
     with services.store.read() as connection:
         mails = set(connection.scalars(whole.where(d.recipient.in_(wanted), messages.c.content.is_not(None))))
-        told = set(
-            connection.scalars(whole.join(events, e.message == d.message).where(d.recipient.in_(wanted)))
+        tagged = set(
+            connection.scalars(whole.join(tags, t.message == d.message).where(d.recipient.in_(wanted)))
         )
         halves = connection.scalar(
             sa.select(sa.func.count()).where(~sa.exists().where(d.message == messages.c.id))
         )
         orders = connection.scalar(sa.select(sa.func.count()).where(ORDERS.c.who == name))
-    if not (mails or told or halves or orders):
+    if not (mails or tagged or halves or orders):
         return "nothing"
-    if mails == told == set(wanted) and not halves and orders == int(call.joined):
+    if mails == tagged == set(wanted) and not halves and orders == int(call.joined):
         return "whole"
-    return f"{len(mails)} mails, {len(told)} with events, {halves} without recipients, {orders} orders"
+    return f"{len(mails)} mails, {len(tagged)} with tags, {halves} without recipients, {orders} orders"
 
 
 def worker_points(ground: Ground) -> None:

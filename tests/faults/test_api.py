@@ -76,8 +76,9 @@ def web(tmp_path, inbox):
 
 
 def test_killed_at_any_point_nothing_is_lost_and_nothing_doubled(web, inbox):
-    """RT1, RT10: kill -9 while clients send. What was answered is there; who got no answer asks again with the
-    same key; in the end each mail went out once.
+    """RT1, RT10: kill -9 while clients send. What was answered is there.
+
+    Who got no answer asks again with the same key; in the end each mail went out once.
     """
     answered: dict[str, str] = {}
     stop = threading.Event()

@@ -19,12 +19,17 @@ _ID = {"sqlite": "printf('backlog-%09d', i)", "postgresql": "'backlog-' || lpad(
 
 def plan_of(store: Store, table: str, act: Callable[[Connection], object]) -> str:
     """How the database goes about the first statement of ``act`` on this table. What it did is undone."""
+    return plans_of(store, table, act)[0]
+
+
+def plans_of(store: Store, table: str, act: Callable[[Connection], object]) -> list[str]:
+    """How it goes about each statement of ``act`` on such tables. What it did is undone."""
     plans: list[str] = []
 
-    def explain(_connection, cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
-        if table in statement and not plans:
+    def explain(_connection, cursor, statement, parameters, _context, many):  # type: ignore[no-untyped-def]
+        if table in statement:
             how = "EXPLAIN QUERY PLAN" if store.engine.dialect.name == "sqlite" else "EXPLAIN"
-            cursor.execute(f"{how} {statement}", parameters)
+            cursor.execute(f"{how} {statement}", parameters[0] if many else parameters)
             plans.append("\n".join(str(line[-1]) for line in cursor.fetchall()))
 
     with store.engine.connect() as connection:
@@ -34,7 +39,7 @@ def plan_of(store: Store, table: str, act: Callable[[Connection], object]) -> st
         finally:
             sa.event.remove(store.engine, "before_cursor_execute", explain)
             connection.rollback()
-    return plans[0]
+    return plans
 
 
 def pile_up(store: Store, count: int, now: datetime, *, lane: str = "bulk") -> None:

@@ -119,7 +119,7 @@ def explore(store: Store, policy: str, deadline: int | None, secret: bool, depth
 
     ``deadline`` is seconds from now; ``secret`` says whether the message has one, which goes with its end.
     """
-    with store.begin() as connection:
+    with store.engine.begin() as connection:
         graph = Graph(connection, store, policy, deadline, secret)
         try:
             return graph.explore(depth)

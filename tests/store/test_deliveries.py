@@ -45,7 +45,13 @@ def claim(store, message: str, token: str = "t", now=NOW):
 def finish(store, claimed, state: State, token: str = "t", **more):
     outcome = Finish(claimed.id, claimed.message, state, "because", **more)
     with store.begin() as connection:
-        return rows.finish(connection, [outcome], token, NOW)
+        held = rows.hold(connection, [claimed.id], token)
+        return rows.finish(connection, [outcome], held, NOW)
+
+
+def mark(connection, jobs, token: str, now):
+    held = rows.hold(connection, [id_ for job in jobs.values() for id_ in job], token)
+    return rows.mark(connection, jobs, held, now)
 
 
 def shown(store, message: str):
@@ -114,7 +120,7 @@ def test_a_late_worker_changes_nothing(store, accept):
         assert sweeps.reap(connection, LATER, **LIMITS) == 1
     [again] = claim(store, message, "fresh", now=LATER)
     with store.begin() as connection:
-        assert not rows.mark(connection, {"m": [claimed.id]}, "late", LATER)
+        assert not mark(connection, {"m": [claimed.id]}, "late", LATER)
     assert finish(store, claimed, State.FAILED, "late") == []
     assert finish(store, again, State.SENT, "fresh")
     assert shown(store, message).state is State.SENT
@@ -126,18 +132,17 @@ def test_a_mark_is_on_all_or_on_none(store, accept):
     one, other = claim(store, message)
     finish(store, one, State.DEFERRED, "t", not_before=LATER)
     with store.begin() as connection:
-        assert not rows.mark(connection, {"m": [one.id, other.id]}, "t", NOW)
+        assert not mark(connection, {"m": [one.id, other.id]}, "t", NOW)
         marks = connection.scalars(sa.select(deliveries.c.marked_at).where(deliveries.c.message == message))
         assert list(marks) == [None, None]
-        assert rows.mark(connection, {"m": [other.id]}, "t", NOW)
+        assert mark(connection, {"m": [other.id]}, "t", NOW)
 
 
 def test_rows_of_a_batch_are_locked_in_one_order(store, accept):
     """Two who change several rows must not wait for each other; on SQLite nobody can."""
     one, other = claim(store, accept(recipients=[("a@x.test", "to"), ("b@x.test", "to")]))
     with store.begin() as connection:
-        rows.lock(connection, [other.id, one.id])
-        assert rows.mark(connection, {"m": [one.id, other.id]}, "t", NOW) == {"m"}
+        assert list(rows.hold(connection, [other.id, one.id], "t")) == [one.id, other.id]
 
 
 def test_a_job_that_lost_a_lease_does_not_hold_back_its_neighbours(store, accept):
@@ -145,17 +150,17 @@ def test_a_job_that_lost_a_lease_does_not_hold_back_its_neighbours(store, accept
     [mine], [lost] = claim(store, accept()), claim(store, accept())
     finish(store, lost, State.DEFERRED, "t", not_before=LATER)
     with store.begin() as connection:
-        assert rows.mark(connection, {"mine": [mine.id], "lost": [lost.id]}, "t", NOW) == {"mine"}
+        assert mark(connection, {"mine": [mine.id], "lost": [lost.id]}, "t", NOW) == {"mine"}
 
 
 def test_mark_fails_once_the_lease_ran_out(store, accept):
     """The fence: a worker that was frozen past its lease does not send, even if nobody else has it yet."""
     [claimed] = claim(store, accept())
     with store.begin() as connection:
-        assert not rows.mark(connection, {"m": [claimed.id]}, "t", LATER)
-        assert rows.mark(connection, {"m": [claimed.id]}, "t", NOW)
+        assert not mark(connection, {"m": [claimed.id]}, "t", LATER)
+        assert mark(connection, {"m": [claimed.id]}, "t", NOW)
         rows.renew(connection, ["t"], LATER + LEASE)
-        assert rows.mark(connection, {"m": [claimed.id]}, "t", LATER)
+        assert mark(connection, {"m": [claimed.id]}, "t", LATER)
 
 
 @pytest.mark.parametrize("state", sorted(TRANSITIONS["finish"][1]))

@@ -41,13 +41,21 @@ class Deed:
 
 
 def finished(as_: State) -> Callable[[Any, str, int], Any]:
-    return lambda c, message, id_: rows.finish(c, [Finish(id_, message, as_, "x")], f"t{id_}", LATER)
+    def finish(c: Any, message: str, id_: int) -> Any:
+        held = rows.hold(c, [id_], f"t{id_}")
+        return rows.finish(c, [Finish(id_, message, as_, "x")], held, LATER)
+
+    return finish
+
+
+def mark(c: Any, _: str, id_: int) -> Any:
+    return rows.mark(c, {"m": [id_]}, rows.hold(c, [id_], f"t{id_}"), EARLIER)
 
 
 DEEDS = {
     "claim": Deed(State.QUEUED, lambda c, message, _: rows.claim(c, message, "new", NOW, LEASE)),
     "claim due": Deed(State.QUEUED, lambda c, *_: rows.claim_due(c, "default", 9, "due", NOW, LEASE)),
-    "mark": Deed(State.SENDING, lambda c, _, id_: rows.mark(c, {"m": [id_]}, f"t{id_}", EARLIER)),
+    "mark": Deed(State.SENDING, mark),
     "sent": Deed(State.SENDING, finished(State.SENT)),
     "deferred": Deed(State.SENDING, finished(State.DEFERRED)),
     "reap": Deed(State.SENDING, lambda c, *_: sweeps.reap(c, LATER, **LIMITS)),

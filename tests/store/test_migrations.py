@@ -14,6 +14,9 @@ from mailer.sealing import Sealer
 from mailer.store import Store, accounts, create_engine, migrations, queries
 from mailer.store.models import metadata
 
+# An index on an expression can be read back on Postgres only, and is compared there.
+ON_EXPRESSION = pytest.mark.filterwarnings("ignore:.*expression-based index")
+
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def engine(request, tmp_path):
@@ -31,6 +34,7 @@ def differences(engine, **options) -> list:
         return compare_metadata(MigrationContext.configure(connection, opts=options), options["target"])
 
 
+@ON_EXPRESSION
 def test_the_migrations_make_the_tables_of_the_models(engine):
     """What the code believes about the tables is what an upgrade makes."""
     migrations.upgrade(engine)
@@ -65,6 +69,43 @@ def test_an_upgrade_keeps_every_row(engine):
             assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
 
 
+def test_a_long_log_keeps_its_tags_and_mends_its_indexes(engine):
+    """What is there already is found by its tags; an upgrade that was interrupted is finished by the next."""
+    migrations.to(engine, "0006")
+    insert = """INSERT INTO mailer_messages
+        (id, created_at, message_id, lane, sender, tags, metadata, has_secrets)
+        VALUES ('m', 1, '<m@x>', 'bulk', 'me@x.test', '["a", "b", "a"]', '{}', :no)"""
+    with engine.begin() as connection:
+        connection.execute(sa.text(insert), {"no": False})
+        # As an interrupted CREATE INDEX CONCURRENTLY leaves it.
+        connection.execute(sa.text("CREATE INDEX ix_mailer_messages_lane ON mailer_messages (lane, id)"))
+        if engine.dialect.name == "postgresql":
+            broken = "indexrelid = 'ix_mailer_messages_lane'::regclass"
+            connection.execute(sa.text(f"UPDATE pg_index SET indisvalid = false WHERE {broken}"))
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        tags = connection.execute(sa.text("SELECT tag, message FROM mailer_tags ORDER BY tag")).all()
+        assert tags == [("a", "m"), ("b", "m")]
+        if engine.dialect.name == "postgresql":
+            assert connection.scalars(sa.text("SELECT 1 FROM pg_index WHERE NOT indisvalid")).all() == []
+
+
+def test_an_upgrade_waits_for_its_turn(fresh_postgres_url):
+    """Somebody else is upgrading: the second one waits until that is over."""
+    engine, done = create_engine(fresh_postgres_url), threading.Event()
+    waiting = threading.Thread(target=lambda: (migrations.upgrade(engine), done.set()))
+    with engine.connect() as other:
+        other.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": migrations._LOCK})
+        other.commit()
+        waiting.start()
+        assert not done.wait(0.5)
+        other.execute(sa.text("SELECT pg_advisory_unlock_all()"))
+        other.commit()
+    waiting.join(20)
+    assert done.is_set()
+    engine.dispose()
+
+
 def test_several_processes_may_upgrade_at_once(engine):
     """Web and workers start together on an empty database: one migrates, all find it done."""
     failures: list[Exception] = []
@@ -83,6 +124,7 @@ def test_several_processes_may_upgrade_at_once(engine):
         assert migrations.current(connection) == migrations.head()
 
 
+@ON_EXPRESSION
 def test_a_hosts_own_migrations_leave_our_tables_alone(engine):
     """With our filter, a host's autogenerate does not write drop_table for tables it does not know."""
     migrations.upgrade(engine)

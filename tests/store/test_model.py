@@ -286,8 +286,8 @@ def leave_although_late(patch):
 
 
 def leave_while_nobody_took_the_lease_yet(patch):
-    def mark(connection, jobs, token, now):
-        return real_mark(connection, jobs, token, now - 10 * LEASE)
+    def mark(connection, jobs, held, now):
+        return real_mark(connection, jobs, held, now - 10 * LEASE)
 
     real_mark = delivery_rows.mark
     patch.setattr(delivery_rows, "mark", mark)
@@ -333,14 +333,13 @@ def take_back_nothing(patch):
 
 
 def finish_although_late(patch):
-    def finish(connection, ended, token, now):
-        ids = [outcome.id for outcome in ended]
+    def hold(connection, ids, token):
         stolen = sa.update(deliveries).where(d.id.in_(ids), d.state == State.SENDING)
         connection.execute(stolen.values(lease_token=token))
-        return real(connection, ended, token, now)
+        return real(connection, ids, token)
 
-    real = delivery_rows.finish
-    patch.setattr(delivery_rows, "finish", finish)
+    real = delivery_rows.hold
+    patch.setattr(delivery_rows, "hold", hold)
 
 
 def claim_what_another_has(patch):
@@ -370,8 +369,8 @@ def wait_for_ever(patch):
 
 
 def forget_the_key(patch):
-    def accept(connection, new, sealer):
-        return real(connection, replace(new, idempotency_key=None), sealer)
+    def accept(connection, new, sealer, **more):
+        return real(connection, replace(new, idempotency_key=None), sealer, **more)
 
     real = message_rows.accept
     patch.setattr(message_rows, "accept", accept)

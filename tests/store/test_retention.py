@@ -24,7 +24,8 @@ from mailer.store import messages as message_rows
 from mailer.store import retention as rows
 from mailer.store.deliveries import Finish
 from mailer.store.messages import Rendered
-from mailer.store.models import deliveries, events, messages, metadata
+from mailer.store.models import deliveries, events, messages, metadata, tags
+from mailer.store.queries import Search, search
 from tests.store.backlog import analyze, plan_of
 from tests.store.conftest import NOW
 
@@ -59,7 +60,7 @@ def attempt(store, message: str, state: State = State.SENT, now=NOW, reply="250 
             )
             for c in claimed
         ]
-        delivery_rows.finish(connection, outcomes, "t", now)
+        delivery_rows.finish(connection, outcomes, [o.id for o in outcomes], now)
 
 
 def row(store, message: str):
@@ -151,6 +152,20 @@ def test_a_kept_key_keeps_its_message(services, accept):
     services.clock.now = NOW + 2 * DAY
     assert retention.overdue(services) == Tidied(keys=1, messages=1)
     assert retention.tidy(services) == Tidied(keys=1, messages=1)
+
+
+def test_tags_go_with_their_message(services, accept):
+    """What is removed, or was about a person who is forgotten, is found by no tag and leaves no row."""
+    tagged = [accept(tags=["shop", f"order-{n}"]) for n in range(3)]
+    accept(tags=["shop"], recipients=[("bob@example.test", "to")])
+    for message in tagged[:2]:
+        attempt(services.store, message)
+    with services.store.begin() as connection:
+        assert rows.purge(connection, NOW, limit=1) == 1
+    forget(services)
+    with services.store.read() as connection:
+        assert [m.tags for m in search(connection, Search(tag="shop"))] == [["shop"]]
+        assert list(connection.scalars(sa.select(tags.c.tag))) == ["shop"]
 
 
 def test_a_step_is_small(services, accept):
@@ -394,7 +409,7 @@ def test_what_leaves_right_now_is_left_to_the_next_run(services, accept):
     with store.begin() as connection:
         told = {"reply": f"450 {ADA} is busy", "data": {"recipient": ADA}}
         outcome = Finish(claimed[0].id, held, State.DEFERRED, "busy", not_before=NOW, **told)
-        delivery_rows.finish(connection, [outcome], "t", NOW)
+        delivery_rows.finish(connection, [outcome], [outcome.id], NOW)
     second = forget(services)
     assert (second.leaving, second.cancelled, second.complete) == (0, 1, True)
     assert ADA not in dump(store)
@@ -432,7 +447,7 @@ def test_nothing_can_be_sent_to_a_pseudonym(services, accept):
             Finish(ada.id, both, State.FAILED, "no"),
             Finish(bob.id, both, State.DEFERRED, "later", not_before=NOW + DAY),
         ]
-        delivery_rows.finish(connection, outcomes, "t", NOW)
+        delivery_rows.finish(connection, outcomes, [o.id for o in outcomes], NOW)
     assert forget(services).waiting == 1
     with store.begin() as connection:
         assert by_hand.retry(connection, both, "eve", NOW) == 1

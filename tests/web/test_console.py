@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -13,8 +14,10 @@ from mailer.ledger import StoreLedger
 from mailer.operators import Role
 from mailer.states import State
 from mailer.store import deliveries as delivery_rows
+from mailer.store import searching
 from mailer.transports import Receipt, Result, Stage
-from mailer.web.console import PAGE
+from mailer.web import console_list
+from mailer.web.console_list import PAGE
 from mailer.web.preview import HTML_POLICY
 from tests.web.consoles import Console, fields_of, press
 
@@ -62,6 +65,56 @@ def test_odd_questions_get_an_answer(console, query):
     """Nothing that is typed into an address breaks the list."""
     console.send()
     assert console.client().get(f"/console/messages?{query}").status_code == 200
+
+
+def test_the_list_is_narrowed_to_days_and_tags(console):
+    """From a day to a day, both included; by a tag from the page of a message."""
+    id_ = console.send(tags=["a&b"])
+    console.send()
+    today, client = console.services.now(), console.client()
+    for path, found in (
+        (f"?since={today:%Y-%m-%d}&until={today:%Y-%m-%d}", True),
+        (f"?until={today - timedelta(days=1):%Y-%m-%d}", False),
+        (f"?since={today + timedelta(days=1):%Y-%m-%d}", False),
+        ("?since=nonsense&until=9999-12-31&since=0001-01-01", True),
+    ):
+        assert (f'id="m-{id_}"' in client.get(f"/console/messages{path}").text) is found, path
+    link = re.search(
+        r'<a class="badge" href="([^"]*)">a&amp;b</a>', client.get(f"/console/messages/{id_}").text
+    )
+    page = client.get(html.unescape(link[1])).text
+    assert page.count('class="row"') == 1
+    assert 'name="tag" value="a&amp;b"' in page
+
+
+def test_a_search_says_how_far_it_looked(console, monkeypatch):
+    """Out of time is not "nothing matches": the page says back to when, does not ask again, and goes on."""
+    monkeypatch.setattr(searching, "WINDOW", 2)
+    monkeypatch.setattr(searching, "PATIENCE_SECONDS", 0)
+    id_ = console.send(to="wanted@example.test")
+    for n in range(4):
+        console.send(to=f"other{n}@example.test")
+    client, path = console.client(), "/console/messages?q=wanted"
+    page = client.get(path).text
+    assert "Nothing found yet" in page
+    assert "It looked through mails back to 20" in page
+    for absent in ("Nothing matches", "hx-get", 'class="row"'):
+        assert absent not in page
+    for _ in range(2):
+        path = html.unescape(re.search(r'rel="next" href="([^"]*)">Look further back|$', page)[1] or "")
+        page = client.get(path).text
+    assert f'id="m-{id_}"' in page
+    assert "It looked" not in page
+    assert 'rel="prev"' in page
+
+
+def test_great_numbers_are_not_counted(console, monkeypatch):
+    """A most and a plus sign, where counting on would take as long as the log."""
+    for _ in range(3):
+        console.send()
+    assert '<span class="states__count">3</span>' in console.client().get("/console/").text
+    monkeypatch.setattr(console_list, "MOST_COUNTED", 2)
+    assert '<span class="states__count">3+</span>' in console.client().get("/console/").text
 
 
 def test_empty_lists_say_why(console):
@@ -168,7 +221,7 @@ def say(console: Console, id_: str, reply: str) -> None:
     }
     finish = delivery_rows.Finish(claimed[0].id, id_, State.FAILED, "mailbox_unknown", 550, reply, data=data)
     with services.store.begin() as connection:
-        assert delivery_rows.finish(connection, [finish], lease.token, now)
+        assert delivery_rows.finish(connection, [finish], [finish.id], now)
 
 
 def test_the_html_of_a_mail_comes_in_a_sandbox(console):

@@ -9,6 +9,7 @@ Alembic is imported where it is used: a worker needs none of its 10 MiB.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 VERSION_TABLE = f"{PREFIX}alembic_version"
 # Any number will do as long as it is ours: of several processes that start at once, one migrates.
 _LOCK = 7263501
+_LOOK_SECONDS = 0.1
 
 
 def upgrade(engine: Engine) -> None:
@@ -35,10 +37,36 @@ def to(engine: Engine, revision: str) -> None:
     """Bring the tables up to a revision."""
     from alembic import command
 
-    with _without_cascades(engine) as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    alone = _alone_on_postgres if engine.dialect.name == "postgresql" else _alone_on_sqlite
+    with alone(engine) as connection:
         command.upgrade(_config(connection), revision)
+
+
+@contextmanager
+def _alone_on_postgres(engine: Engine) -> Iterator[Connection]:
+    """A connection that has the lock, and no transaction: each migration has its own.
+
+    Who waits asks again and again. One long statement would be a transaction for which an index that is made
+    concurrently waits in turn.
+    """
+    with engine.connect() as connection:
+        while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+            connection.commit()
+            time.sleep(_LOOK_SECONDS)
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+            connection.commit()
+
+
+@contextmanager
+def _alone_on_sqlite(engine: Engine) -> Iterator[Connection]:
+    """A connection in one transaction for everything."""
+    with _without_cascades(engine) as connection, connection.begin():
+        yield connection
 
 
 @contextmanager
@@ -49,9 +77,7 @@ def _without_cascades(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
-        if not isinstance(driver, sqlite3.Connection):
-            yield connection
-            return
+        assert isinstance(driver, sqlite3.Connection)
         driver.execute("PRAGMA foreign_keys=OFF")
         try:
             yield connection

@@ -13,6 +13,7 @@ context.configure(
     include_name=lambda name, kind, parents: kind != "table" or (name or "").startswith(PREFIX),
     render_as_batch=True,
     compare_type=True,
+    transaction_per_migration=True,  # an index made beside running mail ends the transaction it is in
 )
 with context.begin_transaction():
     context.run_migrations()

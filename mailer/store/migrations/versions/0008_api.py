@@ -1,47 +1,66 @@
-"""the HTTP API: projects, keys, batches, and whose a message is"""
+"""the HTTP API: projects, keys, batches, and whose a message is
+
+On Postgres mails are accepted and sent meanwhile; SQLite writes the table of messages anew.
+"""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
 
+PROJECT = ("project", sa.String(length=36), "whose API key asked for it; null: the application itself")
+CARRIER = ("carrier", sa.String(length=9), "test or simulator; null: the configured transports")
+KNOWN = "ck_mailer_messages_carrier"
+LISTED = "ix_mailer_messages_project"
+INVALID = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+
+
 def upgrade() -> None:
-    # Made anew on SQLite, so that the columns stand before the sealed ones: see models.py.
-    is_sqlite = op.get_context().dialect.name == "sqlite"
-    before = "content" if is_sqlite else None
-    with op.batch_alter_table("mailer_messages", recreate="always" if is_sqlite else "never") as batch_op:
-        batch_op.add_column(
-            sa.Column(
-                "project",
-                sa.String(length=36),
-                nullable=True,
-                comment="whose API key asked for it; null: the application itself",
-            ),
-            insert_before=before,
-        )
-        batch_op.add_column(
-            sa.Column(
-                "carrier",
-                sa.String(length=9),
-                nullable=True,
-                comment="test or simulator; null: the configured transports",
-            ),
-            insert_before=before,
-        )
-        batch_op.create_check_constraint(
-            op.f("ck_mailer_messages_carrier"), "carrier IN ('test', 'simulator')"
-        )
+    if op.get_context().dialect.name == "sqlite":
+        anew()
+    else:
+        with op.get_context().autocommit_block():
+            beside_running_mail()
+    make_tables()
+
+
+def columns() -> list[sa.Column[str]]:
+    return [sa.Column(name, kind, nullable=True, comment=said) for name, kind, said in (PROJECT, CARRIER)]
+
+
+def anew() -> None:
+    """SQLite adds a column at the end only, where reading it would touch the sealed ones: see models.py."""
+    with op.batch_alter_table("mailer_messages", recreate="always") as batch_op:
+        for column in columns():
+            batch_op.add_column(column, insert_before="content")
+        batch_op.create_check_constraint(op.f(KNOWN), "carrier IN ('test', 'simulator')")
+    op.create_index(LISTED, "mailer_messages", ["project", "id"], sqlite_where=sa.text("project IS NOT NULL"))
+
+
+def beside_running_mail() -> None:
+    """Nothing here keeps writers out while it reads the table, and all of it can be repeated."""
+    for column in columns():
+        op.add_column("mailer_messages", column, if_not_exists=True)
+    rule = f"ADD CONSTRAINT {KNOWN} CHECK (carrier IN ('test', 'simulator')) NOT VALID"
+    op.execute(f"ALTER TABLE mailer_messages DROP CONSTRAINT IF EXISTS {KNOWN}, {rule}")
+    op.execute(f"ALTER TABLE mailer_messages VALIDATE CONSTRAINT {KNOWN}")
+    if op.get_bind().scalar(sa.text(INVALID), {"name": LISTED}):
+        op.drop_index(LISTED, "mailer_messages", postgresql_concurrently=True)
     op.create_index(
-        "ix_mailer_messages_project",
+        LISTED,
         "mailer_messages",
         ["project", "id"],
-        sqlite_where=sa.text("project IS NOT NULL"),
         postgresql_where=sa.text("project IS NOT NULL"),
+        if_not_exists=True,
+        postgresql_concurrently=True,
     )
+
+
+def make_tables() -> None:
     op.create_table(
         "mailer_projects",
         sa.Column("id", sa.String(length=36), nullable=False),
