@@ -48,7 +48,7 @@ WHAT = {
 }
 """The groups of requirements. Each has its own file and its own stamp."""
 
-MEASURES = ("backlog", "compare", "lock", "log", "signup")
+MEASURES = ("backlog", "compare", "lock", "log", "shares", "signup")
 """What `bench` can measure: modules of that folder."""
 
 

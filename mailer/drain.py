@@ -22,8 +22,10 @@ BATCH_SECONDS = 0.5
 MOST = 200
 """Deliveries in a batch. A worker that is lost leaves so many to wait for the end of its lease."""
 
-FEW, PAUSE_SECONDS = 10, 0.01
-"""What a batch costs beside its mails is as much for one as for ten. The first mail waits for nothing."""
+FEW, PAUSE_SECONDS, LONGEST_PAUSE = 50, 0.01, 0.05
+"""What a batch costs beside its mails is as much for one as for ten: after a few there is a pause, in which more
+come, of so long for each of them. The first mail waits for nothing, nor does one that comes alone.
+"""
 
 
 class Drain:
@@ -96,7 +98,7 @@ class Drain:
                 call_for_help(lane)
                 call_for_help = None
             if pause_seconds and attempted < FEW:
-                time.sleep(pause_seconds)
+                time.sleep(min(LONGEST_PAUSE, pause_seconds * attempted))
             if not attempted:  # another worker was quicker, or only suspects are left and one is at work
                 idle.add(lane)
 
