@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from mailer.states import State
 from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.store.pipeline import rest_together
-from tests.store.conftest import new_message
+from tests.store.conftest import NOW, new_message
 
 
 def stored(store) -> int:
@@ -51,3 +54,19 @@ def test_an_error_of_the_caller_takes_it_all_back(store):
     with pytest.raises(RuntimeError):
         insert_and_raise(store)
     assert stored(store) == 0
+
+
+def test_a_batch_is_written_whole(store):
+    """RT1: each of several messages has its recipients, its tags and its own state."""
+    both = [("ada@example.test", "to"), ("bob@example.test", "bcc")]
+    those = [new_message(recipients=both), new_message(send_at=NOW + timedelta(hours=1), tags=["later"])]
+    with store.begin() as connection:
+        message_rows.accept_all(connection, those, store.sealer, last=True)
+    with store.read() as connection:
+        now, later = (queries.show(connection, new.id) for new in those)
+        [tagged] = queries.search(connection, queries.Search(tag="later"))
+    assert [(d.recipient, d.kind, d.state) for d in now.deliveries] == [(*r, State.QUEUED) for r in both]
+    assert [event.name for event in now.events] == ["accepted"]
+    assert later.state is State.SCHEDULED
+    assert [event.name for event in later.events] == ["accepted", "scheduled"]
+    assert tagged.id == later.id
