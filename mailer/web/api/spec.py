@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import flask
+from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -81,13 +82,24 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {
             str(route.status): {"description": "Done.", "content": _content(route.answer)},
             **{
-                code: {"description": why, "content": _content(models.Error)} for code, why in _ERRORS.items()
+                code: {"description": _ERRORS[code], "content": _content(models.Error)}
+                for code in _errors(route)
             },
         },
     }
     if route.body is not None:
         described["requestBody"] = {"required": True, "content": _body(route.body)}
     return described
+
+
+def _errors(route: Route) -> list[str]:
+    """The statuses with which a request to it can be refused, in order."""
+    found = ["401", "403", "429", "500"]
+    found += ["400", "409"] if "Idempotency-Key" in route.headers else []
+    found += ["404"] if "<" in route.path else []
+    found += ["413"] if route.body else []
+    found += ["422"] if route.body or route.query or route.method == "POST" else []
+    return sorted(found)
 
 
 def _content(shape: type[BaseModel]) -> dict[str, Any]:
@@ -126,7 +138,13 @@ def docs() -> flask.Response:
     """The specification as a page for people. It needs no script, and nothing from elsewhere."""
     nonce, prefix = secrets.token_urlsafe(16), flask.request.path.removesuffix("/docs")
     page = flask.render_template(
-        "api/docs.html", spec=document(), prefix=prefix, nonce=nonce, shape=_shape, kind_of=_kind
+        "api/docs.html",
+        spec=document(),
+        errors=_ERRORS,
+        prefix=prefix,
+        nonce=nonce,
+        shape=_shape,
+        kind_of=_kind,
     )
     answer = flask.make_response(page)
     answer.headers["Content-Security-Policy"] = (
@@ -136,21 +154,21 @@ def docs() -> flask.Response:
     return answer
 
 
-def _shape(content: dict[str, Any]) -> str:
+def _shape(content: dict[str, Any]) -> Markup:
     return _kind(content["application/json"]["schema"])
 
 
-def _kind(schema: dict[str, Any]) -> str:
-    """A schema in a word or two: "string or list of EmailIn"."""
+def _kind(schema: dict[str, Any]) -> Markup:
+    """A schema in a word or two: "string or list of EmailIn", with links to the shapes."""
     if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
+        return Markup('<a href="#shape-{0}">{0}</a>').format(str(schema["$ref"]).rpartition("/")[2])
     if "anyOf" in schema:
-        return " or ".join(_kind(each) for each in schema["anyOf"])
+        return Markup(" or ").join(_kind(each) for each in schema["anyOf"])
     if schema.get("type") == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
+        return Markup("list of {}").format(_kind(schema.get("items", {})))
     if "enum" in schema or "const" in schema:
-        return ", ".join(map(str, schema.get("enum") or [schema["const"]]))
-    return str(schema.get("type", "anything"))
+        return escape(", ".join(map(str, schema.get("enum") or [schema["const"]])))
+    return escape(schema.get("type", "anything"))
 
 
 PAGES: dict[str, Callable[[], flask.Response]] = {"/openapi.json": openapi, "/docs": docs}
