@@ -23,8 +23,8 @@ MOST = 200
 """Deliveries in a batch. A worker that is lost leaves so many to wait for the end of its lease."""
 
 FEW, PAUSE_SECONDS, LONGEST_PAUSE = 50, 0.01, 0.05
-"""What a batch costs beside its mails is as much for one as for ten: after a few there is a pause, in which more
-come, of so long for each of them. The first mail waits for nothing, nor does one that comes alone.
+"""What a batch costs beside its mails is as much for one as for ten: after a few there is a pause, in which
+more come, of so long for each of them. The first mail waits for nothing, nor does one that comes alone.
 """
 
 
