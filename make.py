@@ -48,7 +48,7 @@ WHAT = {
 }
 """The groups of requirements. Each has its own file and its own stamp."""
 
-MEASURES = ("backlog", "compare", "lock", "log", "shares", "signup")
+MEASURES = ("api", "backlog", "compare", "lock", "log", "shares", "signup")
 """What `bench` can measure: modules of that folder."""
 
 
@@ -81,7 +81,7 @@ def bench(args: list[str]) -> None:
         args = ["compare", *args]
     if args[0] not in MEASURES:
         sys.exit(f"Choose what to measure: python3 make.py bench {' | '.join(MEASURES)}")
-    ensure("run", "test", *(["bench"] if args[0] == "compare" else []))  # its servers, and its peers
+    ensure("run", "test", *(["bench"] if args[0] in ("api", "compare") else []))  # its servers, and its peers
     hand_over([*MODULE, f"bench.{args[0]}", *args[1:]])
 
 

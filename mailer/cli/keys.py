@@ -78,7 +78,7 @@ def list_(json_: bool) -> None:
 @group.command()
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
-    """Close the key with this ID for good; the next request with it is refused."""
+    """Close the key with this ID for good; within a second it opens nothing."""
     if not keys.revoke(services(), key_id):
         click.echo("mailer: no open key has this id; mailer keys list shows them", err=True)
         click_context().exit(NOT_FOUND)

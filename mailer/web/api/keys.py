@@ -42,7 +42,7 @@ def create() -> dict[str, Any]:
 
 
 def revoke(id_: str) -> dict[str, Any]:
-    """Close a key; the next request with it is refused."""
+    """Close a key; within a second it opens nothing."""
     if not keys.revoke(services(), id_, project=key().project):
         raise ApiError(404, "not_found", "there is no such key, or it was revoked already")
     return {"object": "api_key", "id": id_, "deleted": True}
