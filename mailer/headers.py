@@ -44,7 +44,6 @@ _OWN_HEADERS = frozenset(
         "from",
         "message-id",
         "mime-version",
-        "references",
         "reply-to",
         "return-path",
         "sender",
@@ -59,7 +58,7 @@ _ARGUMENTS = {"to": "to=", "cc": "cc=", "bcc": "bcc=", "reply-to": "reply_to=", 
 # RFC 5322 section 3.6 and RFC 8058 section 3.1: more than one of these makes a message malformed.
 _AT_MOST_ONCE = frozenset(
     {"feedback-id", "importance", "in-reply-to", "list-id", "list-unsubscribe", "list-unsubscribe-post"}
-    | {"organization", "precedence", "priority", "x-mailer", "x-priority"}
+    | {"organization", "precedence", "priority", "references", "x-mailer", "x-priority"}
 )
 
 

@@ -23,14 +23,13 @@ from mailer.context import contains_secret as contains_secret
 from mailer.errors import InvalidMessage, InvalidTemplate
 from mailer.headers import check_header_name as check_header_name
 from mailer.headers import check_header_text, check_headers, did_you_mean, kind_of
+from mailer.labels import checked_metadata, checked_tags
 from mailer.lanes import LANES
 from mailer.secret import ErasedSecret, Secret
 from mailer.timing import Span, aware_utc, deadline, seconds, start
 
 LANE_NAMES = tuple(lane.name for lane in LANES)
 MAX_KEY = 256  # characters of an idempotency key
-MAX_TAGS, MAX_TAG = 20, 64  # tags, characters each
-MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 50, 64, 500  # entries, characters, characters
 
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,4}")
 _TEMPLATE = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
@@ -43,6 +42,7 @@ class Message:
     """A checked message. Build one with `Message.create`; fields are as documented there.
 
     Instants are in UTC. ``timing`` holds the times as the caller wrote them, for `fingerprint` only.
+    ``not_sent_to`` are people whom the header names and who do not get it, by `Address.key`.
     """
 
     template: str | None
@@ -66,6 +66,7 @@ class Message:
     tags: tuple[str, ...]
     metadata: Mapping[str, str]
     timing: str = field(default="", compare=False)
+    not_sent_to: frozenset[str] = frozenset()
 
     @classmethod
     def create(
@@ -132,8 +133,8 @@ class Message:
             expires_at=ends,
             idempotency_key=_checked_key(idempotency_key),
             on_uncertain=_one_of(on_uncertain, ("retry", "hold"), "on_uncertain"),
-            tags=_checked_tags(tags),
-            metadata=_checked_metadata(metadata),
+            tags=checked_tags(tags),
+            metadata=checked_metadata(metadata),
             timing=f"{seconds(countdown) or starts} {seconds(expires_in) or ends}",
         )
         message._check_recipients(max_recipients)
@@ -147,7 +148,8 @@ class Message:
         seen: dict[str, tuple[Address, str]] = {}
         for kind, addresses in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
             for address in addresses:
-                seen.setdefault(address.key, (address, kind))
+                if address.key not in self.not_sent_to:
+                    seen.setdefault(address.key, (address, kind))
         return tuple(seen.values())
 
     def __repr__(self) -> str:
@@ -210,6 +212,8 @@ def content_of(message: Message) -> tuple[dict[str, Any], dict[str, str]]:
         "tags": list(message.tags),
         "metadata": dict(message.metadata),
     }
+    if message.not_sent_to:  # hardly ever, and a fingerprint stays what it was
+        content["not_sent_to"] = sorted(message.not_sent_to)
     return content, secrets
 
 
@@ -255,6 +259,7 @@ def message_from(content: Mapping[str, Any], secrets: Mapping[str, str] | None) 
         on_uncertain=content["on_uncertain"],
         tags=tuple(content["tags"]),
         metadata=dict(content["metadata"]),
+        not_sent_to=frozenset(content.get("not_sent_to", ())),
     )
 
 
@@ -364,36 +369,3 @@ def _checked_key(key: object) -> str | None:
             "idempotency_key", f"is not 1 to {MAX_KEY} printable characters; give such a text"
         )
     return key
-
-
-def _checked_tags(tags: object) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        tags = (tags,)
-    if tags is None or not isinstance(tags, Iterable) or isinstance(tags, bytes | Mapping):
-        raise InvalidMessage("tags", f"is {kind_of(tags)}; give a list of texts")
-    ordered = sorted(tags, key=str) if isinstance(tags, set | frozenset) else tags
-    checked = tuple(dict.fromkeys(check_header_text(tag, "tags", MAX_TAG) for tag in ordered))
-    if len(checked) > MAX_TAGS:
-        raise InvalidMessage("tags", f"has {len(checked)} entries; at most {MAX_TAGS} are allowed")
-    if not all(tag.strip() for tag in checked):
-        raise InvalidMessage("tags", "has an empty entry; leave it out")
-    return checked
-
-
-def _checked_metadata(metadata: object) -> dict[str, str]:
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise InvalidMessage("metadata", f"is {kind_of(metadata)}; give a mapping of text to text")
-    if len(metadata) > MAX_METADATA:
-        problem = f"has {len(metadata)} entries; at most {MAX_METADATA} are allowed"
-        raise InvalidMessage("metadata", problem)
-    checked = {
-        check_header_text(key, "metadata", MAX_METADATA_KEY): check_header_text(
-            value, "metadata", MAX_METADATA_VALUE
-        )
-        for key, value in metadata.items()
-    }
-    if "" in checked:
-        raise InvalidMessage("metadata", "has an empty name; give one")
-    return checked

@@ -36,14 +36,14 @@ LAYERS = [
     Layer(
         "words",
         "states errors events message context timing address headers attachment secret config sealing"
-        " telemetry lanes origin",
+        " telemetry lanes origin control_headers labels",
         "a migration, a template or another program that needs a word would get a database with it",
     ),
     Layer(
         "resources",
         "store transports replies retry broker mime dkim encoding reading rendering template_env"
         " template_check template_errors links nesting inlining plain_text framing breaker tally places"
-        " slowdown limits"
+        " slowdown limits counts"
         " providers fetching scheduling",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),
@@ -55,7 +55,8 @@ LAYERS = [
     Layer(
         "use cases",
         "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
-        " webhooks operators second_factor carriers calls keys",
+        " webhooks operators second_factor carriers calls keys"
+        " admission",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(
@@ -75,7 +76,7 @@ LAYERS = [
     ),
     Layer(
         "pages",
-        "web inbox",
+        "web inbox submission",
         "the pages could not be put into another application than ours",
     ),
     Layer(

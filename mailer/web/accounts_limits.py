@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from limits import RateLimitItem, parse
 
 from mailer.address import Address
-from mailer.web.counts import Counts, place
+from mailer.counts import Counts, place
 
 DEFAULTS = {
     "login.account": "10/15 minutes",

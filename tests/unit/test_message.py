@@ -124,7 +124,6 @@ def test_separators_are_refused_in_every_field(field, separator):
             "Reply-To",
             "Resent-To",
             "Resent-From",
-            "References",
         ],
         *["Auto-Submitted", "X-Auto-Response-Suppress", "Received-SPF", "bcc", "BCC", "mEsSaGe-Id"],
     ],
@@ -658,3 +657,12 @@ def test_hostile_template_names_cost_next_to_nothing():
         with pytest.raises(InvalidTemplate):
             create(name)
         assert time.perf_counter() - began < 0.2
+
+
+def test_people_who_are_only_named_are_no_recipients():
+    """They stand in the header, no delivery is made for them, and both survive being stored."""
+    message = replace(create(to=["a@x.test", "B@x.test"]), not_sent_to=frozenset({Address("b@x.test").key}))
+    assert [address.addr_spec for address, _kind in message.envelope()] == ["a@x.test"]
+    again = message_from(*content_of(message))
+    assert (again.to, again.envelope()) == (message.to, message.envelope())
+    assert fingerprint(message) != fingerprint(create(to=["a@x.test", "B@x.test"]))

@@ -13,12 +13,13 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException
 
+from mailer.admission import Admission
 from mailer.errors import ConfigError, MailerError
 from mailer.services import Services
 from mailer.telemetry import log
 from mailer.web.api import spec
 from mailer.web.api.errors import ApiError, as_api_error
-from mailer.web.api.gate import GATE, Gate, let_in
+from mailer.web.api.gate import GATE, let_in
 from mailer.web.api.reading import warn_unknown
 from mailer.web.api.routes import ROUTES, Route
 from mailer.web.console_login import is_https, services
@@ -36,7 +37,7 @@ def init_api(app: flask.Flask, url_prefix: str = "/api") -> None:
     found: Services | None = app.extensions.get("mailer")
     if found is None:
         raise ConfigError("Mailer", "was not set up for this application; call mailer.init_app(app) first")
-    app.extensions[GATE] = Gate(found)
+    app.extensions[GATE] = Admission(found)
     if csrf := app.extensions.get("csrf"):
         csrf.exempt(blueprint)  # no cookie lets anybody in here: a key does
     app.register_blueprint(blueprint, url_prefix=url_prefix)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from mailer import fetching, scheduling
+from mailer import control_headers, fetching, scheduling
+from mailer.admission import may_send_for
 from mailer.attachment import FIELD, Attachment
 from mailer.calls import message_for
 from mailer.errors import InvalidMessage
 from mailer.message import Message
-from mailer.origin import SIMULATOR, TEST, Origin
 from mailer.store.keys import KeyRow
-from mailer.transports.simulator import simulates
 from mailer.web.api.errors import ApiError, missing
 from mailer.web.api.models import AttachmentIn, Buffer, EmailIn
 from mailer.web.api.reading import checked, warn, warn_unknown
@@ -76,17 +74,9 @@ def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | 
         idempotency_key=idempotency_key,
         attachments=_attachments(email.attachments or (), fetcher),
     )
-    if by.domains and message.sender.domain not in by.domains:
+    if not may_send_for(by, message):
         raise ApiError(403, "validation_error", "`from` has a domain that this API key may not send for")
     return message
-
-
-def origin_of(message: Message, by: KeyRow, fingerprint: str | None = None) -> Origin:
-    """Where a message goes that this key asked for. Raises InvalidMessage."""
-    recipients = [address.addr_spec for address, _kind in message.envelope()]
-    if simulates(recipients, services().settings.simulator_domain):
-        return Origin(by.project, SIMULATOR, fingerprint)
-    return Origin(by.project, TEST if by.is_test else None, fingerprint)
 
 
 def _check_complete(email: EmailIn) -> None:
@@ -121,28 +111,12 @@ def _headers(given: dict[str, str]) -> tuple[dict[str, str], list[str], dict[str
     kept, labels, metadata = dict[str, str](), list[str](), dict[str, str]()
     for name, value in given.items():
         if name.lower() == "x-tags":
-            labels = _strings(_json(name, value, list))
+            labels = control_headers.tags(name, value)
         elif name.lower() == "x-metadata":
-            found = _json(name, value, dict)
-            metadata = dict(zip(found, _strings(list(found.values())), strict=True))
+            metadata = control_headers.metadata(name, value)
         else:
             kept[name] = value
     return kept, labels, metadata
-
-
-def _json(name: str, value: str, kind: type) -> Any:
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, kind):
-        shape = "an object" if kind is dict else "a list"
-        raise InvalidMessage("headers", f"{name} is not JSON text of {shape}; leave it out, or use tags")
-    return found
-
-
-def _strings(values: Sequence[Any]) -> list[str]:
-    return [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
 # Files

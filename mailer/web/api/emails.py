@@ -8,6 +8,7 @@ from typing import Any
 import flask
 
 from mailer import outbox, scheduling
+from mailer.admission import origin_of
 from mailer.errors import BodyErased, MailerError
 from mailer.message import Message, message_from
 from mailer.origin import Origin
@@ -16,7 +17,7 @@ from mailer.store import messages as message_rows
 from mailer.store.batches import BatchRow
 from mailer.store.queries import MessageView
 from mailer.web.api import shown
-from mailer.web.api.asking import Fetcher, message_of, origin_of
+from mailer.web.api.asking import Fetcher, message_of
 from mailer.web.api.errors import ApiError, as_api_error, not_found
 from mailer.web.api.gate import key, sight
 from mailer.web.api.models import BatchIn, ListQuery, Reschedule
@@ -32,7 +33,7 @@ def send() -> Json:
     value, wanted = body(), idempotency_key()
     digest = None if wanted is None else fingerprint(value)
     message = message_of(value, key(), Fetcher(), wanted)
-    origin, scope = origin_of(message, key(), digest), f"emails:{key().project}"
+    origin, scope = origin_of(services(), message, key(), digest), f"emails:{key().project}"
     return {"id": outbox.accept(services(), message, session=None, scope=scope, origin=origin)}
 
 
@@ -70,7 +71,7 @@ def _is_permissive() -> bool:
 
 def _checked(email: Any, fetcher: Fetcher) -> tuple[Message, Origin]:
     message = message_of(email, key(), fetcher)
-    origin = origin_of(message, key())
+    origin = origin_of(services(), message, key())
     outbox.check(services(), message)
     return message, origin
 

@@ -5,50 +5,33 @@ from __future__ import annotations
 import math
 
 import flask
-from limits import RateLimitItem, parse
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 from mailer import keys
+from mailer.admission import Admission, TooManyWrongKeys, WrongKey
 from mailer.keys import Scope
-from mailer.services import Services
 from mailer.store.keys import KeyRow
 from mailer.store.listing import Sight
 from mailer.web.api.errors import ApiError
-from mailer.web.console_login import services
-from mailer.web.counts import Counts, place
 
 GATE = "mailer.api.gate"
-WRONG_KEYS = parse("30/minute")
-"""From one address. Then it is not even looked whether a key is right."""
-_MAX_TOKEN = 200
 
 
-class Gate:
-    """The counts of one application."""
-
-    def __init__(self, made_for: Services) -> None:
-        url = made_for.settings.broker_url
-        self.rate: RateLimitItem = parse(made_for.settings.api_rate)
-        self.requests = Counts(url, "api.limits_in_memory", SlidingWindowCounterRateLimiter)
-        self.failures = Counts(url, "api.limits_in_memory")
-
-
-def gate() -> Gate:
+def gate() -> Admission:
     """That of the current application."""
-    found: Gate = flask.current_app.extensions[GATE]
+    found: Admission = flask.current_app.extensions[GATE]
     return found
 
 
 def let_in(scope: Scope) -> None:
     """Raises ApiError unless the request has a key with this scope that may still ask. Else `key` has it."""
     token = _token()
-    from_here = place(flask.request.remote_addr)
-    if not gate().failures.test(WRONG_KEYS, "api.wrong", from_here):
-        raise ApiError(429, "rate_limit_exceeded", "too many wrong keys; wait a minute", Retry_After="60")
-    found = keys.who(services(), token)
-    if found is None:
-        gate().failures.hit(WRONG_KEYS, "api.wrong", from_here)
-        raise ApiError(403, "invalid_api_key", "API key is invalid")
+    try:
+        found = gate().identify(token, flask.request.remote_addr)
+    except TooManyWrongKeys:
+        said = "too many wrong keys; wait a minute"
+        raise ApiError(429, "rate_limit_exceeded", said, Retry_After="60") from None
+    except WrongKey:
+        raise ApiError(403, "invalid_api_key", "API key is invalid") from None
     flask.g.api_key = found
     _count(found)
     if not keys.may(found, scope):
@@ -61,20 +44,18 @@ def _token() -> str:
     if scheme.lower() != "bearer" or not token.strip():
         said = "Missing API key: the header Authorization: Bearer re_… is not there"
         raise ApiError(401, "missing_api_key", said, WWW_Authenticate="Bearer")
-    return token.strip()[:_MAX_TOKEN]
+    return token.strip()
 
 
 def _count(found: KeyRow) -> None:
-    counts, rate = gate().requests, gate().rate
-    went = counts.hit(rate, "api", found.id)
-    left, seconds = counts.left(rate, "api", found.id)
-    reset = str(max(1, math.ceil(seconds)))
+    allowance = gate().count(found)
+    reset = str(max(1, math.ceil(allowance.seconds)))
     flask.g.api_limits = {
-        "ratelimit-limit": str(rate.amount),
-        "ratelimit-remaining": str(left if went else 0),
+        "ratelimit-limit": str(allowance.amount),
+        "ratelimit-remaining": str(allowance.left),
         "ratelimit-reset": reset,
     }
-    if not went:
+    if not allowance.granted:
         raise ApiError(429, "rate_limit_exceeded", "too many requests with this key", Retry_After=reset)
 
 

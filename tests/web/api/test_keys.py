@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mailer import keys, send_email
+from mailer.admission import WRONG_KEYS
 from mailer.errors import ConfigError
 from mailer.keys import Scope
 from mailer.states import State
-from mailer.web.api.gate import WRONG_KEYS
 from mailer.web.api.routes import ROUTES
 from tests.web.api.service import HELLO, ApiService, Caller
 
