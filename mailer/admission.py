@@ -6,7 +6,9 @@ one is shut out of the other, and a key's rate is that of both together (AK1 to 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import TypeVar
 
 from limits import RateLimitItem, parse
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -23,6 +25,10 @@ WRONG_KEYS = parse("30/minute")
 """From one address. Then it is not even looked whether a key is right."""
 MAX_TOKEN = 200
 """Characters that are looked at."""
+KNOWN_SECONDS = 0.5
+"""How long a key that was good is not looked up again, and a revoked one still opens the door."""
+_MOST_KNOWN = 1_000
+_Value = TypeVar("_Value")
 
 
 class NotAdmitted(Exception):
@@ -56,16 +62,34 @@ class Admission:
         self.rate: RateLimitItem = parse(services.settings.api_rate)
         self.requests = Counts(url, "api.limits_in_memory", SlidingWindowCounterRateLimiter)
         self.failures = Counts(url, "api.limits_in_memory")
+        self._known: dict[str, tuple[float, KeyRow]] = {}
+        self._wary_until: dict[str, float] = {}
 
     def identify(self, token: str, ip: str | None) -> KeyRow:
         """Whose key this is. Raises TooManyWrongKeys, WrongKey or StoreError."""
         from_here = place(ip)
-        if not self.failures.test(WRONG_KEYS, "api.wrong", from_here):
+        if self._is_shut_out(from_here):
             raise TooManyWrongKeys
-        found = keys.who(self._services, token[:MAX_TOKEN])
+        found = self._whose(token[:MAX_TOKEN])
         if found is None:
             self.failures.hit(WRONG_KEYS, "api.wrong", from_here)
+            _room_in(self._wary_until)[from_here] = time.monotonic() + WRONG_KEYS.get_expiry()
             raise WrongKey
+        return found
+
+    def _is_shut_out(self, from_here: str) -> bool:
+        # Redis is asked only of whom this process saw a wrong key: all others need not wait for it.
+        wary = time.monotonic() < self._wary_until.get(from_here, 0.0)
+        return wary and not self.failures.test(WRONG_KEYS, "api.wrong", from_here)
+
+    def _whose(self, token: str) -> KeyRow | None:
+        hashed, now = keys.digest(token), time.monotonic()
+        until, known = self._known.get(hashed, (0.0, None))
+        if known is not None and now < until and known.is_good(self._services.now()):
+            return known
+        found = keys.who(self._services, token)
+        if found is not None:
+            _room_in(self._known)[hashed] = (now + KNOWN_SECONDS, found)
         return found
 
     def count(self, key: KeyRow) -> Allowance:
@@ -73,6 +97,12 @@ class Admission:
         granted = self.requests.hit(self.rate, "api", key.id)
         left, seconds = self.requests.left(self.rate, "api", key.id)
         return Allowance(granted, self.rate.amount, left if granted else 0, seconds)
+
+
+def _room_in(known: dict[str, _Value]) -> dict[str, _Value]:
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    return known
 
 
 def may_send_for(key: KeyRow, message: Message) -> bool:
