@@ -191,7 +191,9 @@ class Settings(BaseSettings):
         description="Besides resend.dev, the domain of delivered@ and bounced@ in requests to the API.",
     )
     fetch_local: bool = Field(
-        False, description="Attachments may also come by http and from this machine: for trying out only."
+        False,
+        description="Attachments may also come by http and from this machine, and webhooks go there: for "
+        "trying out only.",
     )
 
     # Delivery: the retry limits are the task's own (Celery's words), set from here

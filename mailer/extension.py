@@ -15,6 +15,7 @@ from werkzeug.local import LocalProxy
 
 from mailer.broker import Publisher, Queues, adopt_celery, build_celery
 from mailer.config import Settings
+from mailer.courier import Courier
 from mailer.dkim import Signer
 from mailer.drain import Drain
 from mailer.errors import ConfigError
@@ -171,6 +172,7 @@ class _Worker:
     task: SendEmail
     publisher: Publisher
     sweeper: Sweeper | None = None
+    courier: Courier | None = None
 
     def begin(self, at_once: int, forks: bool) -> None:
         """Work in this process, on the lanes whose queues it consumes.
@@ -181,6 +183,8 @@ class _Worker:
         self._set_up(at_once)
         self.sweeper = Sweeper(self.task.services, self.task.drain, math.inf if forks else 2)
         self.sweeper.start()
+        self.courier = Courier(self.task.services)
+        self.courier.start()
 
     def begin_in_child(self) -> None:
         """Work in a forked child, which does one thing at a time and must not share database sockets."""
@@ -200,6 +204,8 @@ class _Worker:
         self.publisher.worker_in_process = False
         if self.sweeper is not None:
             self.sweeper.stop()
+        if self.courier is not None:
+            self.courier.stop()
 
 
 # Signals are the whole process's: each handler looks up whose worker it is. By the id of the Celery, which

@@ -44,7 +44,7 @@ LAYERS = [
         "store transports replies retry broker mime dkim encoding reading rendering template_env"
         " template_check template_errors links nesting inlining plain_text framing breaker tally places"
         " slowdown limits counts"
-        " providers fetching scheduling",
+        " providers outward fetching scheduling",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),
     Layer(
@@ -55,7 +55,7 @@ LAYERS = [
     Layer(
         "use cases",
         "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
-        " webhooks operators second_factor carriers calls keys"
+        " courier webhooks operators second_factor carriers calls keys"
         " admission",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),

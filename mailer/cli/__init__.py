@@ -16,7 +16,7 @@ Exit codes:
 """
 
 # They add their commands to the group.
-from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, transports
+from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, transports, webhooks
 from mailer.cli.group import mailer, main
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "retention",
     "run",
     "transports",
+    "webhooks",
 ]

@@ -61,6 +61,11 @@ def ensure_project(connection: Connection, id_: str, name: str, now: datetime) -
     return connection.execute(sa.select(p.id).where(p.name == name)).scalar_one(), False
 
 
+def project(connection: Connection, name: str) -> str | None:
+    """The id of the project of that name."""
+    return connection.scalar(sa.select(p.id).where(p.name == name))
+
+
 def add_key(connection: Connection, new: KeyRow, key_hash: str) -> None:
     """Keep a key that was made."""
     names = (

@@ -22,6 +22,7 @@ from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages, tags
 from mailer.store.pipeline import rest_together
 from mailer.store.prepared import Prepared
+from mailer.store.webhooks import owe
 from mailer.timing import SLACK
 
 ERASED = "what the message said was erased after its end; send it anew from the application"
@@ -221,8 +222,16 @@ def add_events(
     connection: Connection, message: str, at: datetime, entries: Sequence[tuple[Event, Mapping[str, Any]]]
 ) -> None:
     """Append timeline entries, in order."""
-    rows = [{"message": message, "at": at, "name": name, "data": dict(data)} for name, data in entries]
+    record(connection, at, [(message, name, data) for name, data in entries])
+
+
+def record(
+    connection: Connection, at: datetime, entries: Sequence[tuple[str, Event, Mapping[str, Any]]]
+) -> None:
+    """Append ``(message, event, data)`` to timelines, and owe it to the webhooks that are interested."""
+    rows = [{"message": m, "at": at, "name": name, "data": dict(data)} for m, name, data in entries]
     EVENT.run(connection, rows)
+    owe(connection, {m for m, _, _ in entries}, at)
 
 
 def idempotent_twin(connection: Connection, scope: str, key: str) -> Row[Any, Any, Any] | None:

@@ -48,8 +48,7 @@ def tell(
 ) -> None:
     """Append ``(message, event, data)`` to timelines."""
     if entries:
-        rows = [{"message": m, "at": at, "name": name, "data": dict(data)} for m, name, data in entries]
-        message_rows.EVENT.run(connection, rows)
+        message_rows.record(connection, at, entries)
 
 
 def close(connection: Connection, ids: set[str], now: datetime) -> None:

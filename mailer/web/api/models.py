@@ -20,7 +20,9 @@ Address = Annotated[str, Field(description="local@domain, or Name <local@domain>
 Addresses = Address | Annotated[list[Address], Field(max_length=_MAX_LIST)]
 
 
-class _In(BaseModel):
+class In(BaseModel):
+    """A request, or a part of one: what it has besides is kept apart."""
+
     model_config = ConfigDict(extra="allow", strict=True)
 
     def unknown(self, path: str = "") -> Iterator[str]:
@@ -29,19 +31,19 @@ class _In(BaseModel):
         for name in type(self).model_fields:
             value = getattr(self, name)
             for place, item in enumerate(value if isinstance(value, list) else [value]):
-                if isinstance(item, _In):
+                if isinstance(item, In):
                     step = f"{name}.{place}." if isinstance(value, list) else f"{name}."
                     yield from item.unknown(path + step)
 
 
-class Buffer(_In):
+class Buffer(In):
     """A Node Buffer as JSON.stringify writes it."""
 
     type: Literal["Buffer"]
     data: list[Byte]
 
 
-class AttachmentIn(_In):
+class AttachmentIn(In):
     """A file: ``content``, or ``path``, a public https address that it is fetched from."""
 
     filename: str | None = None
@@ -53,21 +55,21 @@ class AttachmentIn(_In):
     content_id: str | None = Field(None, description='Makes it an inline image, shown by src="cid:…".')
 
 
-class TagIn(_In):
+class TagIn(In):
     """Kept with the message as metadata."""
 
     name: str
     value: str
 
 
-class TemplateIn(_In):
+class TemplateIn(In):
     """A template of the application, by its name, with what it needs."""
 
     id: str
     variables: dict[str, Any] | None = None
 
 
-class EmailIn(_In):
+class EmailIn(In):
     """A message to send: ``subject`` with ``html`` or ``text``, or a ``template``."""
 
     from_: Address | None = Field(None, alias="from", description="May be left out with a template.")
@@ -97,20 +99,20 @@ class BatchIn(BaseModel):
     emails: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class Reschedule(_In):
+class Reschedule(In):
     """Another time to leave."""
 
     scheduled_at: str
 
 
-class PreviewIn(_In):
+class PreviewIn(In):
     """Values for a template; without any, its own examples."""
 
     variables: dict[str, Any] | None = None
     locale: str | None = None
 
 
-class KeyIn(_In):
+class KeyIn(In):
     """A key to make, of the same project."""
 
     name: str

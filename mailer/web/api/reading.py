@@ -15,7 +15,7 @@ import pydantic_core
 from pydantic import BaseModel, ValidationError
 
 from mailer.message import MAX_KEY
-from mailer.web.api import models
+from mailer.web.api import models, webhook_models
 from mailer.web.api.errors import ApiError, of_model
 from mailer.web.console_login import services
 
@@ -70,7 +70,7 @@ def query(model: type[Model]) -> Model:
 def _names(_model: type[BaseModel]) -> frozenset[str]:
     """Every field's name in these models, as requests write it."""
     found = set[str]()
-    for each in vars(models).values():
+    for each in [*vars(models).values(), *vars(webhook_models).values()]:
         if isinstance(each, type) and issubclass(each, BaseModel):
             found |= {field.alias or name for name, field in each.model_fields.items()}
     return frozenset(found)

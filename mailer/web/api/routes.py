@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from mailer.keys import Scope
-from mailer.web.api import emails, keys, models, templates
+from mailer.web.api import emails, keys, models, templates, webhooks
+from mailer.web.api import webhook_models as hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +64,40 @@ ROUTES = (
     Route("GET", "/keys", keys.get_many, Scope.ADMIN, models.KeyList),
     Route("POST", "/keys", keys.create, Scope.ADMIN, models.NewKey, models.KeyIn, status=201),
     Route("DELETE", "/keys/<id_>", keys.revoke, Scope.ADMIN, models.Deleted),
+    Route("GET", "/webhooks", webhooks.get_many, Scope.ADMIN, hooks.WebhookList),
+    Route(
+        "POST",
+        "/webhooks",
+        webhooks.create,
+        Scope.ADMIN,
+        hooks.NewWebhook,
+        hooks.WebhookIn,
+        status=201,
+    ),
+    Route("GET", "/webhooks/<id_>", webhooks.get, Scope.ADMIN, hooks.OneWebhook),
+    Route(
+        "PATCH",
+        "/webhooks/<id_>",
+        webhooks.change,
+        Scope.ADMIN,
+        hooks.WebhookRef,
+        hooks.WebhookChange,
+    ),
+    Route("DELETE", "/webhooks/<id_>", webhooks.remove, Scope.ADMIN, hooks.WebhookGone),
+    Route("POST", "/webhooks/<id_>/rotate", webhooks.rotate, Scope.ADMIN, hooks.NewWebhook),
+    Route(
+        "GET",
+        "/webhooks/<id_>/calls",
+        webhooks.calls,
+        Scope.ADMIN,
+        hooks.CallList,
+        query=hooks.CallsQuery,
+    ),
+    Route(
+        "POST",
+        "/webhooks/<id_>/calls/<int:event>/replay",
+        webhooks.replay,
+        Scope.ADMIN,
+        hooks.Replayed,
+    ),
 )
