@@ -55,7 +55,7 @@ LAYERS = [
     Layer(
         "use cases",
         "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
-        " webhooks operators second_factor carriers calls keys",
+        " webhooks operators second_factor carriers calls keys suppressions",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),
     Layer(
