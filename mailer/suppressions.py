@@ -12,6 +12,7 @@ learns of it from an error: the mail is accepted, and its delivery has ended.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -34,6 +35,7 @@ from mailer.transports.simulator import is_suppressed
 __all__ = ["Cause", "Entry", "Wanted", "add", "find", "page", "remove"]
 
 MOST_AT_ONCE = 100
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MAX_DETAIL, _MAX_BY = 500, 320
 
 
@@ -132,7 +134,7 @@ def project_of(services: Services, name: str) -> str:
 
 
 def _as_asked(which: str) -> str:
-    return _addr_spec(which) if "@" in which else which
+    return which if _ID.fullmatch(which) else _addr_spec(which)
 
 
 def _addr_spec(address: str) -> str:

@@ -16,7 +16,7 @@ Exit codes:
 """
 
 # They add their commands to the group.
-from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, transports
+from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, suppressions, transports
 from mailer.cli.group import mailer, main
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "operators",
     "retention",
     "run",
+    "suppressions",
     "transports",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mailer.keys import Scope
-from mailer.web.api import emails, keys, models, templates
+from mailer.web.api import emails, keys, models, suppressions, templates
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,29 @@ ROUTES = (
     Route("GET", "/keys", keys.get_many, Scope.ADMIN, models.KeyList),
     Route("POST", "/keys", keys.create, Scope.ADMIN, models.NewKey, models.KeyIn, status=201),
     Route("DELETE", "/keys/<id_>", keys.revoke, Scope.ADMIN, models.Deleted),
+    Route(
+        "GET",
+        "/suppressions",
+        suppressions.get_many,
+        Scope.SUPPRESSIONS,
+        models.SuppressionList,
+        query=models.ListQuery,
+    ),
+    Route(
+        "POST",
+        "/suppressions",
+        suppressions.add,
+        Scope.SUPPRESSIONS,
+        models.SuppressionList,
+        models.SuppressionIn,
+        status=201,
+    ),
+    Route("GET", "/suppressions/<path:which>", suppressions.get, Scope.SUPPRESSIONS, models.SuppressionOut),
+    Route(
+        "DELETE",
+        "/suppressions/<path:which>",
+        suppressions.remove,
+        Scope.SUPPRESSIONS,
+        models.SuppressionDeleted,
+    ),
 )
