@@ -46,23 +46,20 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mailer_suppressions")),
     )
-    op.create_index(
-        "uq_mailer_suppressions_own",
-        "mailer_suppressions",
-        ["fingerprint"],
-        unique=True,
-        sqlite_where=OWN,
-        postgresql_where=OWN,
-    )
-    op.create_index(
-        "uq_mailer_suppressions_project",
-        "mailer_suppressions",
-        ["project", "fingerprint"],
-        unique=True,
-        sqlite_where=OF_PROJECT,
-        postgresql_where=OF_PROJECT,
-    )
-    op.create_index("ix_mailer_suppressions_listed", "mailer_suppressions", ["project", "id"])
+    for name, columns, where in (
+        ("uq_mailer_suppressions_own", ["fingerprint"], OWN),
+        ("uq_mailer_suppressions_project", ["project", "fingerprint"], OF_PROJECT),
+        ("ix_mailer_suppressions_own", ["id"], OWN),
+        ("ix_mailer_suppressions_project", ["project", "id"], OF_PROJECT),
+    ):
+        op.create_index(
+            name,
+            "mailer_suppressions",
+            columns,
+            unique=name.startswith("uq"),
+            sqlite_where=where,
+            postgresql_where=where,
+        )
     op.create_table(
         "mailer_suppression_keys",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
