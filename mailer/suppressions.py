@@ -109,6 +109,13 @@ def _in_logs(by: str) -> str:
     return masked(by) if "@" in by else by
 
 
+def remove_anywhere(services: Services, id_: str, *, by: str) -> Entry | None:
+    """Take the entry of this id off whatever list it is on; None if it is gone."""
+    with services.store.read() as connection:
+        entry = rows.by_id(connection, id_)
+    return None if entry is None else remove(services, id_, by=by, project=entry.project)
+
+
 # Looking at it
 
 
@@ -122,6 +129,12 @@ def page(services: Services, wanted: Wanted) -> tuple[list[Entry], bool]:
     """Entries, newest first, and whether there are more in the direction that was asked for."""
     with services.store.read() as connection:
         return rows.page(connection, wanted)
+
+
+def project_names(services: Services, entries: Collection[Entry]) -> Mapping[str, str]:
+    """What people call the projects of these entries, by id."""
+    with services.store.read() as connection:
+        return rows.project_names(connection, {entry.project for entry in entries if entry.project})
 
 
 def project_of(services: Services, name: str) -> str:
