@@ -5,9 +5,9 @@ only. Addresses are compared by `mailer.address.Address.key`: the domain in lowe
 of the local part in lower case, nothing else folded.
 
 It is looked at twice. When a message is accepted, so that it can be seen at once that nobody will get it;
-this look is left out while no list was ever used. And again by the worker that has claimed it, which is the
-look that counts: whoever is on the list before the claim gets nothing. No caller of ``send_email`` ever
-learns of it from an error: the mail is accepted, and its delivery has ended.
+this look is left out for recipients who were on no list a second ago. And again by the worker that has
+claimed it, which is the look that counts: whoever is on the list before the claim gets nothing. No caller of
+``send_email`` ever learns of it from an error: the mail is accepted, and its delivery has ended.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def at_acceptance(services: Services, connection: Any, new: Sequence[NewMessage]
     bars = dict[Asked, Bar]()
     asked = [(each.project, recipient) for each in new for recipient, _kind in each.recipients]
     try:
-        if services.store.suppressed.is_used(connection):
-            bars = services.store.suppressed.bars(connection, asked)
+        if some := services.store.suppressed.suspects(connection, asked):
+            bars = services.store.suppressed.bars(connection, some)
     except ConfigError as exc:  # its worker will not send it without a look
         log.error("suppression.unreadable", why=str(exc))
     return [_barring(each, bars) for each in new]

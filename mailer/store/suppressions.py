@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 REASON = "on_suppression_list"
 """The ``reason`` of a delivery that ended as suppressed."""
 LOOK_EVERY = 1.0
-"""Seconds. So often a process that accepts mail looks whether a list without a key has got one."""
+"""Seconds. So often a process that accepts mail reads what is new on the lists."""
+MOST_IN_MIND = 100_000
+"""Entries, some 10 MB. With more, every message that is accepted is looked up."""
+_OVERLAP_MS = 60_000  # an id may be older than the commit of its row
 
 suppressions = sa.Table(
     f"{PREFIX}suppressions",
@@ -153,6 +156,7 @@ _OWN_BARS = {name: _BARS.where(these, s.project.is_(None)) for name, these in _T
 _PROJECT_BARS = {
     name: _BARS.where(these, s.project == sa.bindparam("of_project")) for name, these in _THESE.items()
 }
+_NEW_PRINTS = sa.select(s.id, s.fingerprint).where(s.id > sa.bindparam("since")).order_by(s.id)
 _KEY = sa.select(k.sealed)
 _ADD = {
     "sqlite": sqlite.insert(suppressions).on_conflict_do_nothing(),
@@ -165,12 +169,18 @@ _MAKE_KEY = {
 
 
 class SuppressionList:
-    """The lists of one store. Keeps the key once it was read; it never changes."""
+    """The lists of one store. Keeps the key once it was read; it never changes.
+
+    It also keeps in mind who was ever on any list, by 64 bits of the fingerprint: of the others a caller that
+    accepts mail needs no look. Whoever is removed stays in mind, and is looked up for nothing.
+    """
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self._key: bytes | None = None
         self._looked = float("-inf")
+        self._in_mind: set[str] | None = set()  # None: they are too many
+        self._newest = ""
 
     # Is somebody on it?
 
@@ -189,12 +199,31 @@ class SuppressionList:
                 found[prints[row.fingerprint]] = Bar(row.cause, row.created_at, row.id)
         return found
 
-    def is_used(self, connection: Connection) -> bool:
-        """Whether it is worth a look: somebody put something on it, as far as is known since a second."""
-        if self._key is None and time.monotonic() - self._looked >= LOOK_EVERY:
+    def suspects(self, connection: Connection, asked: Collection[Asked]) -> list[Asked]:
+        """Those that may be on a list. What another process added within the last second is not known yet.
+
+        Raises ConfigError as `bars` does.
+        """
+        if time.monotonic() - self._looked >= LOOK_EVERY:
             self._looked = time.monotonic()
-            self._read_key(connection)
-        return self._key is not None
+            if self._read_key(connection) is not None:
+                self._read_new(connection)
+        key, known = self._key, self._in_mind
+        if key is None:
+            return []
+        return [each for each in asked if known is None or _short(_fingerprint(key, each[1])) in known]
+
+    def _read_new(self, connection: Connection) -> None:
+        if self._in_mind is None:
+            return
+        new = connection.execute(
+            _NEW_PRINTS.limit(MOST_IN_MIND + 1), {"since": _a_while_before(self._newest)}
+        )
+        for id_, fingerprint in new:
+            self._in_mind.add(_short(fingerprint))
+            self._newest = max(self._newest, id_)
+        if len(self._in_mind) > MOST_IN_MIND:
+            self._in_mind = None
 
     # Changing it
 
@@ -215,6 +244,8 @@ class SuppressionList:
         ]
         # In one order, or two that add the same addresses could wait for each other.
         connection.execute(_ADD[connection.dialect.name], sorted(rows, key=lambda row: row["fingerprint"]))
+        if self._in_mind is not None:
+            self._in_mind.update(map(_short, prints))
         listed = {of: self._by_prints(connection, of, prints) for of in {entry.project for entry in new}}
         return [listed[entry.project][found] for entry, found in zip(new, prints, strict=True)]
 
@@ -325,6 +356,18 @@ def project_id(connection: Connection, name: str) -> str | None:
 
 def _fingerprint(key: bytes, addr_spec: str) -> str:
     return hmac.new(key, key_of(addr_spec).encode(), hashlib.sha256).hexdigest()
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[:16]
+
+
+def _a_while_before(id_: str) -> str:
+    """The beginning of UUIDv7s made a minute before this one; "" for none."""
+    if not id_:
+        return ""
+    milliseconds = f"{max(0, int(id_[:8] + id_[9:13], 16) - _OVERLAP_MS):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}"
 
 
 def _of(project: str | None) -> sa.ColumnElement[bool]:

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
+import uuid_utils
 
 from mailer.address import Address
 from mailer.errors import ConfigError
@@ -22,7 +23,7 @@ from tests.store.conftest import NOW
 
 def entry(address: str, project: str | None = None, **changes) -> Entry:
     fields = {"cause": "manual", "detail": None, "created_at": NOW, "by": "eve", "message": None}
-    return Entry(id=str(uuid.uuid4()), project=project, address=address, **fields | changes)
+    return Entry(id=str(uuid_utils.uuid7()), project=project, address=address, **fields | changes)
 
 
 def put(store: Store, *new: Entry) -> list[Entry]:
@@ -179,16 +180,40 @@ def test_a_look_costs_the_same_on_a_long_list(store):
         assert f"uq_mailer_suppressions_{index}" in plan, plan
 
 
-def test_a_list_that_was_never_used_is_not_looked_at(store, monkeypatch):
-    """What accepts mail asks once a second whether there is one, and knows at once of its own."""
+def test_most_recipients_need_no_look(store, monkeypatch):
+    """What accepts mail knows at once of its own entries, and within a second of those of others."""
     now = [100.0]
     monkeypatch.setattr(rows.time, "monotonic", lambda: now[0])
-    other = Store(store.engine, store.sealer)
-    with store.read() as connection:
-        assert not store.suppressed.is_used(connection)
+    other, asked = Store(store.engine, store.sealer), [(None, "ada@x.test"), (None, "bob@x.test")]
     put(other, entry("ada@x.test"))
     with store.read() as connection:
-        assert not store.suppressed.is_used(connection)
-        assert other.suppressed.is_used(connection)
+        assert store.suppressed.suspects(connection, asked) == asked[:1]
+    put(other, entry("BOB@x.test"))
+    with store.read() as connection:
+        assert store.suppressed.suspects(connection, asked) == asked[:1]
+        assert other.suppressed.suspects(connection, asked) == asked
         now[0] += rows.LOOK_EVERY
-        assert store.suppressed.is_used(connection)
+        assert store.suppressed.suspects(connection, asked) == asked
+        assert store.suppressed.suspects(connection, [(None, "eve@x.test")]) == []
+
+
+def test_an_entry_that_was_committed_late_is_read(store, monkeypatch):
+    """Its id is older than what was read before: ids are made first."""
+    late = entry("late@x.test")
+    put(Store(store.engine, store.sealer), entry("ada@x.test"))
+    with store.read() as connection:
+        assert store.suppressed.suspects(connection, [(None, "late@x.test")]) == []
+    put(Store(store.engine, store.sealer), late)
+    store.suppressed._looked = float("-inf")
+    with store.read() as connection:
+        assert store.suppressed.suspects(connection, [(None, "late@x.test")])
+
+
+def test_a_list_too_long_to_keep_in_mind_is_looked_up(store, monkeypatch):
+    """Then everybody is a suspect, and the look says who is not."""
+    monkeypatch.setattr(rows, "MOST_IN_MIND", 3)
+    put(Store(store.engine, store.sealer), *(entry(f"a{n}@x.test") for n in range(5)))
+    asked = [(None, "bob@x.test"), (None, "a1@x.test")]
+    with store.read() as connection:
+        assert store.suppressed.suspects(connection, asked) == asked
+        assert list(store.suppressed.bars(connection, asked)) == asked[1:]
