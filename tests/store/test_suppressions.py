@@ -12,13 +12,14 @@ import uuid_utils
 from mailer.address import Address
 from mailer.errors import ConfigError
 from mailer.sealing import Sealer
-from mailer.store import Store
+from mailer.store import Store, queries
+from mailer.store import messages as message_rows
 from mailer.store import suppressions as rows
 from mailer.store.forgetting import Person
 from mailer.store.keys import ensure_project
-from mailer.store.suppressions import Entry, Wanted, suppressions
+from mailer.store.suppressions import Bar, Entry, Wanted, suppressions
 from tests.store.backlog import analyze, plan_of
-from tests.store.conftest import NOW
+from tests.store.conftest import NOW, new_message
 
 
 def entry(address: str, project: str | None = None, **changes) -> Entry:
@@ -217,3 +218,34 @@ def test_a_list_too_long_to_keep_in_mind_is_looked_up(store, monkeypatch):
     with store.read() as connection:
         assert store.suppressed.suspects(connection, asked) == asked
         assert list(store.suppressed.bars(connection, asked)) == asked[1:]
+
+
+def test_messages_accepted_together_end_one_by_one(store):
+    """Also where the statements go out in one go: the barred delivery ends, and its message if it was all."""
+    bar = Bar("bounce", NOW, "e")
+    whole = new_message(barred={"ada@example.test": bar})
+    both = [("ada@example.test", "to"), ("bob@example.test", "cc")]
+    half = new_message(recipients=both, barred={"ada@example.test": bar})
+    with store.begin() as connection:
+        message_rows.accept_all(connection, [whole, half, new_message()], store.sealer, last=True)
+    with store.read() as connection:
+        found = {id_: queries.show(connection, id_) for id_ in (whole.id, half.id)}
+    assert [d.state.value for d in found[whole.id].deliveries] == ["suppressed"]
+    assert [d.state.value for d in found[half.id].deliveries] == ["suppressed", "queued"]
+    assert [found[id_].ended_at for id_ in (whole.id, half.id)] == [NOW, None]
+    for view in found.values():
+        assert [(e.name, e.data) for e in view.events[1:]] == [("suppressed", bar.told("ada@example.test"))]
+
+
+def test_entries_and_projects_by_id_and_name(store):
+    """What the console and the command line look up."""
+    ours = project(store, "ours")
+    [listed] = put(store, entry("ada@x.test", ours))
+    with store.begin() as connection:
+        assert rows.by_id(connection, listed.id) == listed
+        assert rows.project_names(connection, [ours, "x"]) == {ours: "ours"}
+        assert (rows.project_id(connection, "ours"), rows.project_id(connection, "x")) == (ours, None)
+        assert rows.remove(connection, listed.id)
+        assert not rows.remove(connection, listed.id)
+        assert rows.by_id(connection, listed.id) is None
+    assert not barred(store, "ada@x.test", ours)
