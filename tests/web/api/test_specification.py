@@ -27,7 +27,7 @@ CHECKS = [
     described.ignored_auth,
 ]
 EXAMPLES = 25
-"""Of each operation; there are thirteen. More find nothing else in the time there is."""
+"""Of each operation; there are seventeen. More find nothing else in the time there is."""
 
 
 @pytest.fixture(scope="module")
