@@ -110,7 +110,7 @@ class Address:
         A to Z of the local part become lower-case and nothing else is folded: ``ß`` is not ``ss``, and an
         ``i`` without its dot is not ``i``, since their mailboxes may belong to different people.
         """
-        return self.addr_spec.translate(_UPPER_TO_LOWER)
+        return key_of(self.addr_spec)
 
     def header(self) -> str:
         """The form for people, neither folded nor encoded: ``"Acme, Inc" <info@acme.test>``."""
@@ -164,6 +164,11 @@ def _entry(item: object, field: str, place: int) -> Address:
         return Address.parse(item, field)  # type: ignore[arg-type]  # parse refuses what it cannot read
     except InvalidAddress as error:
         raise InvalidAddress(field, f"entry {place} {error.problem}") from None
+
+
+def key_of(addr_spec: str) -> str:
+    """The `Address.key` of an addr-spec that was checked before."""
+    return addr_spec.translate(_UPPER_TO_LOWER)
 
 
 def masked(addr: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from mailer import outcomes
+from mailer import outcomes, suppressions
 from mailer.composing import compose
 from mailer.errors import ConfigError, MailerError, StoreError
 from mailer.job import Job, Lease
@@ -105,7 +105,8 @@ def prepare(services: Services, lease: Lease, jobs: Sequence[Job], ledger: Store
     try:
         with services.store.read() as connection:
             found = message_rows.load_sealed(connection, [job.message for job in jobs])
-        for job in jobs:
+            _leave_out_suppressed(services, connection, jobs, found, ledger)
+        for job in (job for job in jobs if not job.settled):
             composed = _composed(services, job, found[job.message], ledger)
             if composed is not None:
                 fresh[job.message] = composed
@@ -115,6 +116,34 @@ def prepare(services: Services, lease: Lease, jobs: Sequence[Job], ledger: Store
         for job in jobs:
             _put_off(services, job, exc, ledger)
     ledger.update((), ())
+
+
+def _leave_out_suppressed(
+    services: Services,
+    connection: Any,
+    jobs: Sequence[Job],
+    found: Mapping[str, Mapping[str, Any]],
+    ledger: StoreLedger,
+) -> None:
+    """End the deliveries of those who came onto the suppression list since the mail was accepted.
+
+    Everything that was on it before the claim is seen. What comes later, while the batch is on its way, may
+    be too late for that batch.
+    """
+    try:
+        bars = suppressions.at_attempt(services, connection, jobs, found)
+    except ConfigError as exc:
+        for job in jobs:
+            _put_off(services, job, exc, ledger)
+        return
+    for job in jobs:
+        barred = {
+            c: bar for c in job.claimed if (bar := bars.get((found[job.message]["project"], c.recipient)))
+        }
+        if barred:
+            ledger.note(outcomes.suppressed(claimed, bar) for claimed, bar in barred.items())
+            job.claimed = [claimed for claimed in job.claimed if claimed not in barred]
+            job.settled = not job.claimed
 
 
 def _composed(services: Services, job: Job, row: Mapping[str, Any], ledger: StoreLedger) -> Rendered | None:

@@ -25,6 +25,8 @@ class Event(StrEnum):
     UNCERTAIN = "uncertain"
     EXPIRED = "expired"  # recipient, expires_at
     CANCELLED = "cancelled"  # recipient, by
+    SUPPRESSED = "suppressed"  # recipient, reason, cause, since (ISO 8601), entry (id on the list)
+    COMPLAINED = "complained"  # recipient; they said that it was unwanted, after it was sent
     WORKER_LOST = "worker_lost"  # recipient, attempt, crashes, text_may_have_gone_out
     RESCHEDULED = "rescheduled"  # recipient, by, send_at
     RETRIED = "retried"  # recipient, by

@@ -42,6 +42,7 @@ class Scope(StrEnum):
     SEND = "send"  # accept, cancel, reschedule and resend messages
     READ = "read"  # see messages and templates: recipients, subjects, states, timelines
     READ_BODIES = "read_bodies"  # see what a message says as well
+    SUPPRESSIONS = "suppressions"  # see and change the list of addresses that get no mail
     ADMIN = "admin"  # make, list and revoke keys of its project, and all of the above
 
     def allows(self, wanted: Scope) -> bool:
@@ -53,6 +54,7 @@ _INCLUDED = {
     Scope.SEND: {Scope.SEND},
     Scope.READ: {Scope.READ},
     Scope.READ_BODIES: {Scope.READ, Scope.READ_BODIES},
+    Scope.SUPPRESSIONS: {Scope.SUPPRESSIONS},
     Scope.ADMIN: set(Scope),
 }
 DEFAULT_SCOPES = (Scope.SEND, Scope.READ)

@@ -16,7 +16,7 @@ from typing import Any
 import pydantic_core
 import uuid_utils
 
-from mailer import store, timing
+from mailer import store, suppressions, timing
 from mailer.errors import (
     BodyErased,
     IdempotencyConflict,
@@ -104,6 +104,7 @@ def accept_many(
                 _check_same(before.fingerprint, batch.fingerprint)
                 return before.answer
         if new:
+            new = suppressions.at_acceptance(services, connection, new)
             message_rows.accept_all(connection, new, services.store.sealer, last=True)
     wake(services, [wakeup for row in new for wakeup in _wakeups(row)])
     return told
@@ -169,6 +170,7 @@ def _fingerprint(services: Services, message: Message, origin: Origin) -> str:
 
 
 def _insert(services: Services, connection: Any, new: NewMessage, by: str) -> str:
+    (new,) = suppressions.at_acceptance(services, connection, [new])
     if not message_rows.accept(connection, new, services.store.sealer, last=True):
         if id_ := _same_as_before(services, connection, new):
             return id_

@@ -9,14 +9,21 @@ from typing import Any
 
 from mailer.address import masked as masked_address
 from mailer.errors import ConfigError, MailerError
+from mailer.events import Event
 from mailer.job import Job
+from mailer.origin import SIMULATOR
 from mailer.replies import Fate
 from mailer.retry import LEASE_LOST, OUTCOME_UNKNOWN, Verdict, judge
 from mailer.services import Services
 from mailer.states import State
 from mailer.store.deliveries import Claimed, Finish
+from mailer.store.suppressions import REASON, Bar
 from mailer.telemetry import log
 from mailer.transports import Receipt, Result
+from mailer.transports.simulator import complains
+
+COMPLAINED = "complained"
+"""The ``reason`` of a delivery that was sent and is unwanted."""
 
 _STATE_OF = {
     Fate.SENT: State.SENT,
@@ -58,11 +65,12 @@ def _outcome(services: Services, job: Job, claimed: Claimed, receipt: Receipt, r
     not_before = None
     if verdict.delay_seconds is not None:
         not_before = services.now() + timedelta(seconds=verdict.delay_seconds)
+    unwanted = verdict.fate is Fate.SENT and job.carrier == SIMULATOR and complains(claimed.recipient)
     return Finish(
         id=claimed.id,
         message=job.message,
         state=_STATE_OF[verdict.fate],
-        reason=verdict.reason,
+        reason=COMPLAINED if unwanted else verdict.reason,
         code=result.reply.code if result.reply else None,
         reply=result.reply.text if result.reply else result.problem or None,
         not_before=not_before,
@@ -70,6 +78,7 @@ def _outcome(services: Services, job: Job, claimed: Claimed, receipt: Receipt, r
         unknown=verdict.reason == OUTCOME_UNKNOWN,
         told=result.wait_seconds is None or verdict.fate is Fate.FAILED,
         data=_told(receipt, claimed, result, verdict, not_before),
+        then=Event.COMPLAINED if unwanted else None,
     )
 
 
@@ -96,6 +105,12 @@ def _told(
         "transcript": list(receipt.transcript) if receipt.transcript and not result.accepted else None,
     }
     return {key: value for key, value in told.items() if value is not None}
+
+
+def suppressed(claimed: Claimed, bar: Bar) -> Finish:
+    """The recipient came onto the suppression list after the mail was accepted: no try."""
+    told = bar.told(claimed.recipient)
+    return Finish(claimed.id, claimed.message, State.SUPPRESSED, REASON, counts=False, data=told)
 
 
 def put_off(services: Services, job: Job, exc: MailerError) -> list[Finish]:

@@ -140,6 +140,7 @@ class Forgotten:
     Of the rest, ``leaving`` are being sent to the person this very moment and untouched, ``waiting`` are
     under way to others and keep their sealed content until they have ended: run it again for both.
     ``as_sender`` and ``as_operator`` count what stays: the application's own sender, people of the console.
+    ``suppressed`` entries of suppression lists lost the address, and go on stopping mail to it.
     """
 
     pseudonym: str
@@ -151,6 +152,7 @@ class Forgotten:
     waiting: int = 0
     as_sender: int = 0
     as_operator: int = 0
+    suppressed: int = 0
 
     @property
     def complete(self) -> bool:
@@ -172,6 +174,7 @@ def forget(services: Services, address: str, *, by: str, told: Told = lambda _: 
     who = forgetting.Person(Address.parse(address, "address"), services.store.sealer)
     with services.store.begin() as connection:
         done = Forgotten(who.pseudonym, accounts=accounts.forget(connection, who.key))
+        kept = services.store.suppressed.forget(connection, who)
     senders: list[int] = []
     for number, id_ in enumerate(_known_by(services, who, senders), 1):
         with services.store.begin() as connection:
@@ -188,7 +191,7 @@ def forget(services: Services, address: str, *, by: str, told: Told = lambda _: 
     with services.store.read() as connection:
         as_operator = forgetting.named(connection, who)
     log.info("retention.forgotten", messages=done.messages, leaving=done.leaving, waiting=done.waiting)
-    return replace(done, as_sender=sum(senders), as_operator=as_operator)
+    return replace(done, as_sender=sum(senders), as_operator=as_operator, suppressed=kept)
 
 
 def _known_by(services: Services, who: forgetting.Person, senders: list[int]) -> Iterator[str]:
@@ -232,6 +235,7 @@ def reseal(services: Services, *, told: Told = lambda _: None) -> Rotated:
     store = services.store
     with store.begin() as connection:
         moved, left = factors.reseal(connection, store.sealer)
+        left += not store.suppressed.reseal(connection)
     done, after = Rotated(second_factors=moved, left=left), ""
     while True:
         with store.read() as connection:

@@ -38,7 +38,9 @@ TRANSITIONS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
     "claim": (CLAIMABLE, frozenset({State.SENDING})),
     "finish": (
         frozenset({State.SENDING}),
-        frozenset({State.SENT, State.FAILED, State.DEFERRED, State.UNCERTAIN, State.EXPIRED}),
+        frozenset(
+            {State.SENT, State.FAILED, State.DEFERRED, State.UNCERTAIN, State.EXPIRED, State.SUPPRESSED}
+        ),
     ),
     "reap": (frozenset({State.SENDING}), frozenset({State.DEFERRED, State.FAILED, State.UNCERTAIN})),
     "expire": (CLAIMABLE, frozenset({State.EXPIRED})),

@@ -36,6 +36,8 @@ TYPES: Mapping[str, frozenset[Event]] = {
     "email.uncertain": frozenset({Event.UNCERTAIN}),
     "email.expired": frozenset({Event.EXPIRED}),
     "email.canceled": frozenset({Event.CANCELLED}),
+    "email.suppressed": frozenset({Event.SUPPRESSED}),
+    "email.complained": frozenset({Event.COMPLAINED}),
 }
 """What can be subscribed to, and the events of the timeline that it is made of."""
 ROTATION = timedelta(hours=24)
@@ -51,8 +53,10 @@ _TYPE_OF = {
     Event.UNCERTAIN: "email.uncertain",
     Event.EXPIRED: "email.expired",
     Event.CANCELLED: "email.canceled",
+    Event.SUPPRESSED: "email.suppressed",
+    Event.COMPLAINED: "email.complained",
 }
-_TOLD = ("attempt", "code", "reason", "not_before", "send_at", "expires_at")
+_TOLD = ("attempt", "code", "reason", "cause", "not_before", "send_at", "expires_at")
 """Of an event's data. Replies and names of people who did something are not told."""
 
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import click
 import pytest
 
-from mailer import inbox, outbox, retention, send_email
+from mailer import inbox, outbox, retention, send_email, suppressions
+from mailer.calls import message_for
 from mailer.cli import group, mailer
 from mailer.config import PREFIX, Settings
 from mailer.delivery import deliver
@@ -23,6 +24,7 @@ from mailer.errors import MailerError
 from mailer.events import Event
 from mailer.inbox import Mailbox, create_inbox_app
 from mailer.message import Message
+from mailer.origin import SIMULATOR, Origin
 from mailer.replies import MEANINGS, RULES, Blame, Meaning, Rule
 from mailer.replies.providers import SOURCES
 from mailer.states import FINAL, TRANSITIONS, State
@@ -209,6 +211,11 @@ def test_events_hold_no_key_that_is_not_documented(tmp_path):
         services.transport.transmit = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             deliver(services, ids[4])
+        suppressions.add(services, "off@x.test", by="eve")
+        ids.append(send_email.delay(to="off@x.test", **hello).id)
+        unwanted = message_for(services, None, to="complained@resend.dev", **hello)
+        ids.append(outbox.accept(services, unwanted, origin=Origin(carrier=SIMULATOR)))
+        deliver(services, ids[-1])
         ids.append(send_email.delay(to="gone@x.test", **hello).id)
         retention.forget(services, "gone@x.test", by="eve")
         services.now = lambda: _later(timedelta(minutes=2))

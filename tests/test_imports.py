@@ -55,7 +55,7 @@ LAYERS = [
     Layer(
         "use cases",
         "outbox delivery composing outcomes ledger job drain leases heartbeat sweeper retention bounces"
-        " courier webhooks operators second_factor carriers calls keys"
+        " courier webhooks operators second_factor carriers calls keys suppressions"
         " admission",
         "mail could be accepted or delivered only where there is a Celery or a web request",
     ),

@@ -16,7 +16,18 @@ Exit codes:
 """
 
 # They add their commands to the group.
-from mailer.cli import dkim, doctor, keys, messages, operators, retention, run, transports, webhooks
+from mailer.cli import (
+    dkim,
+    doctor,
+    keys,
+    messages,
+    operators,
+    retention,
+    run,
+    suppressions,
+    transports,
+    webhooks,
+)
 from mailer.cli.group import mailer, main
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "operators",
     "retention",
     "run",
+    "suppressions",
     "transports",
     "webhooks",
 ]

@@ -247,6 +247,8 @@ def resend(id_: str, wait: bool, json_: bool) -> None:
         print_json({"id": new, "resent_from": id_})
     else:
         click.echo(new)
+    if outbox.state(found, new) is State.SUPPRESSED:
+        click.echo("mailer: not sent: the recipient is on the suppression list", err=True)
 
 
 @mailer.command()

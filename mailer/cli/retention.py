@@ -81,6 +81,8 @@ def _asks() -> bool:
 def _told(done: Forgotten) -> Iterator[str]:
     yield f"{done.pseudonym} stands in {done.messages} message(s) now."
     yield f"Cancelled {done.cancelled}, erased {done.bodies} bodies and {done.accounts} account(s)."
+    if done.suppressed:
+        yield f"It stays on {done.suppressed} suppression list(s), without the address: no mail goes to it."
     if done.leaving:
         yield f"{done.leaving} message(s) are leaving for this address right now. Run it again in a minute."
     if done.waiting:

@@ -7,7 +7,7 @@ The lease token is a fencing token: a worker that comes back late changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,6 +47,7 @@ class Finish:
 
     ``counts`` False gives the attempt back: it ended through no fault of this message. ``unknown`` adds
     to the tries that may have made a copy. ``told`` False leaves the timeline as it is: nothing was tried.
+    ``then`` is what happened right after it, told with the recipient.
     """
 
     id: int
@@ -60,6 +61,14 @@ class Finish:
     unknown: bool = False
     told: bool = True
     data: Mapping[str, Any] = field(default_factory=dict)
+    then: Event | None = None
+
+    def events(self) -> Iterator[tuple[str, Event, Mapping[str, Any]]]:
+        """What the timeline says of it."""
+        if self.told:
+            yield self.message, Event(self.state.value), self.data
+        if self.then is not None:
+            yield self.message, self.then, {"recipient": self.data["recipient"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,7 @@ def finish(
     recorded = [outcome for outcome in outcomes if outcome.id in held]
     if recorded:
         _FINISH.run(connection, [_finished(outcome, now) for outcome in recorded])
-        tell(connection, now, [(o.message, Event(o.state.value), o.data) for o in recorded if o.told])
+        tell(connection, now, [event for outcome in recorded for event in outcome.events()])
         close(connection, {o.message for o in recorded if o.state in FINAL}, now)
     return recorded
 

@@ -20,6 +20,7 @@ from mailer.sealing import Sealer
 from mailer.store.forking import Transactions
 from mailer.store.liveness import look_before_use
 from mailer.store.pipeline import room
+from mailer.store.suppressions import SuppressionList
 from mailer.store.write_lock import BUSY_SECONDS, LONG_NAP, NAP, WriteLock
 
 _READ_ONLY, _WAIT = "mailer_read_only", "mailer_wait_seconds"
@@ -97,11 +98,15 @@ def set_up_sqlite(engine: Engine) -> None:
 
 
 class Store:
-    """The database of one application: an engine and the sealer for what must not be read in it."""
+    """The database of one application: an engine and the sealer for what must not be read in it.
+
+    ``suppressed`` knows who gets no mail.
+    """
 
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self.engine = engine
         self.sealer = sealer
+        self.suppressed = SuppressionList(sealer)
 
     def give_way(self) -> None:
         """From now on callers in other processes come first: this one is a worker, which can wait."""

@@ -6,7 +6,7 @@ Functions take a connection and never commit: the transaction is the caller's.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from mailer.states import FINAL, State
 from mailer.store.models import deliveries, events, messages, tags
 from mailer.store.pipeline import rest_together
 from mailer.store.prepared import Prepared
+from mailer.store.suppressions import REASON, Bar
 from mailer.store.webhooks import owe
 from mailer.timing import SLACK
 
@@ -30,7 +31,10 @@ ERASED = "what the message said was erased after its end; send it anew from the 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """One row to accept. ``content`` is JSON-able; ``secrets`` maps a marker to its value, or is empty."""
+    """One row to accept. ``content`` is JSON-able; ``secrets`` maps a marker to its value, or is empty.
+
+    ``barred`` are those of its recipients that are on the suppression list: their deliveries end at once.
+    """
 
     id: str
     created_at: datetime
@@ -54,6 +58,7 @@ class NewMessage:
     secrets: Mapping[str, str]
     project: str | None = None
     carrier: str | None = None
+    barred: Mapping[str, Bar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ _WITHOUT_KEY = Prepared(sa.insert(messages).inline(), _COLUMNS_OF_ROW)
 _DELIVERY = Prepared(
     sa.insert(deliveries).inline(),
     ("message", "recipient", "kind", "lane", "state", "on_uncertain", "not_before", "expires_at", "attempts",
-     "crashes", "unknowns", "published_at"),
+     "crashes", "unknowns", "published_at", "reason", "ended_at"),
 )  # fmt: skip
 _TAGGED = Prepared(sa.insert(tags).inline(), ("tag", "message"))
 EVENT = Prepared(sa.insert(events).inline(), ("message", "at", "name", "data"))
@@ -172,6 +177,15 @@ def _add_rest(connection: Connection, those: Sequence[NewMessage]) -> None:
         if new.send_at is not None and _first_state(new) is State.SCHEDULED:
             told = {"send_at": new.send_at.isoformat()}
             add_events(connection, new.id, new.created_at, [(Event.SCHEDULED, told)])
+        if new.barred:
+            _end_barred(connection, new)
+
+
+def _end_barred(connection: Connection, new: NewMessage) -> None:
+    told = [(Event.SUPPRESSED, bar.told(recipient)) for recipient, bar in new.barred.items()]
+    add_events(connection, new.id, new.created_at, told)
+    if len(new.barred) == len(new.recipients):
+        close_ended(connection, [new.id], new.created_at)
 
 
 def _first_state(new: NewMessage) -> State:
@@ -187,7 +201,7 @@ def _delivery_rows(new: NewMessage) -> list[dict[str, Any]]:
             "recipient": recipient,
             "kind": kind,
             "lane": new.lane,
-            "state": state,
+            "state": State.SUPPRESSED if recipient in new.barred else state,
             "on_uncertain": new.on_uncertain,
             "not_before": new.send_at if state is State.SCHEDULED else new.created_at - SLACK,
             "expires_at": new.expires_at,
@@ -195,6 +209,8 @@ def _delivery_rows(new: NewMessage) -> list[dict[str, Any]]:
             "crashes": 0,
             "unknowns": 0,
             "published_at": new.created_at if state is State.QUEUED else None,
+            "reason": REASON if recipient in new.barred else None,
+            "ended_at": new.created_at if recipient in new.barred else None,
         }
         for recipient, kind in new.recipients
     ]

@@ -1,7 +1,8 @@
 """A transport that sends nothing: recipients that drive states, for whoever tries an application out.
 
-``delivered@`` is taken, ``bounced@`` is refused for good; a label may follow: ``bounced+signup@``. They are
-shaped like Resend's test addresses, and are understood in requests to the API only.
+``delivered@`` is taken, ``bounced@`` is refused for good, ``complained@`` is taken and then complained about,
+``suppressed@`` counts as on the suppression list; a label may follow: ``bounced+signup@``. They are shaped
+like Resend's test addresses, and are understood in requests to the API only.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from mailer.retry import LEASE_LOST
 from mailer.transports import Ledger, Parcel, Receipt, Reply, Result, Stage
 
 DOMAIN = "resend.dev"
+_TAKEN = Result(Stage.TEXT, Reply(250, "2.0.0 simulated"), text_sent=True)
 _ANSWERS = {
-    "delivered": Result(Stage.TEXT, Reply(250, "2.0.0 simulated"), text_sent=True),
+    "delivered": _TAKEN,
+    "complained": _TAKEN,
     "bounced": Result(Stage.RCPT, Reply(550, "5.1.1 simulated: no such user")),
+    "suppressed": Result(Stage.RCPT, Reply(550, "5.2.1 simulated: suppressed")),  # it never comes so far
 }
-_NOT_YET = frozenset({"complained", "suppressed"})
 
 
 class SimulatorTransport:
@@ -45,16 +48,24 @@ class SimulatorTransport:
 
 def simulates(recipients: Collection[str], own_domain: str | None = None) -> bool:
     """Whether these addr-specs are for the simulator. Raises InvalidMessage, field ``to``, for a mixture with
-    people's addresses, and for what it cannot do.
+    people's addresses.
     """
     domains = {DOMAIN, own_domain or DOMAIN}
     words = [_word(address) for address in recipients if address.rpartition("@")[2] in domains]
-    if _NOT_YET.intersection(words):
-        raise InvalidMessage("to", "has complained@ or suppressed@, which are not simulated yet")
     simulated = sum(word in _ANSWERS for word in words)
     if simulated and simulated != len(recipients):
         raise InvalidMessage("to", "mixes simulated recipients with others; send two messages")
     return simulated > 0
+
+
+def complains(recipient: str) -> bool:
+    """Whether this recipient of the simulator says, once it has the mail, that it was unwanted."""
+    return _word(recipient) == "complained"
+
+
+def is_suppressed(recipient: str) -> bool:
+    """Whether this recipient of the simulator counts as on the suppression list."""
+    return _word(recipient) == "suppressed"
 
 
 def _word(address: str) -> str:

@@ -26,7 +26,14 @@ from mailer.store import messages as message_rows
 from mailer.store import queries
 from mailer.store.queries import MessageView
 from mailer.telemetry import log
-from mailer.web import console_account, console_list, console_login, console_transports, console_words
+from mailer.web import (
+    console_account,
+    console_list,
+    console_login,
+    console_suppressions,
+    console_transports,
+    console_words,
+)
 from mailer.web.console_login import is_refresh, services
 from mailer.web.console_roles import Answer, may, needs, person, person_or_none
 from mailer.web.preview import HTML_POLICY, Preview, take_apart
@@ -41,6 +48,7 @@ _OPEN_TO_ALL = {"console.login", "console.code", "console.enter", "console.stati
 
 DONE = {
     "resent": "Sent again. This is the new message.",
+    "suppressed": "Not sent: the recipient is on the suppression list. This is the new message.",
     "retried": "Queued for another try.",
     "settled": "Settled, on your word.",
     "rescheduled": "It has another time to leave now.",
@@ -82,6 +90,7 @@ for _path, _view, _methods in (
 console_list.add_to(blueprint)
 console_account.add_to(blueprint)
 console_transports.add_to(blueprint)
+console_suppressions.add_to(blueprint)
 
 
 # Around every request
@@ -250,7 +259,8 @@ def resend(id_: str) -> Answer:
         new = outbox.resend(services(), id_, by=person().name, idempotency_key=nonce or None)
     except MailerError as exc:
         return _not_done(found, exc)
-    return flask.redirect(flask.url_for("console.message", id_=new, done="resent"), 303)
+    done = "suppressed" if outbox.state(services(), new) is State.SUPPRESSED else "resent"
+    return flask.redirect(flask.url_for("console.message", id_=new, done=done), 303)
 
 
 @blueprint.post("/messages/<id_>/retry")

@@ -147,6 +147,13 @@ SENTENCES: dict[str, tuple[Say, str]] = {
         "warn",
     ),
     Event.CANCELLED: (lambda d: f"Withdrawn{_by(d)} before it left for {_to(d)}", ""),
+    Event.SUPPRESSED: (
+        lambda d: (
+            f"Not sent to {_to(d)}, who has been on the suppression list since {_moment(d.get('since'))}"
+        ),
+        "warn",
+    ),
+    Event.COMPLAINED: (lambda d: f"Complaint by {_to(d)}: the mail was unwanted", "bad"),
     Event.RESCHEDULED: (lambda d: f"Moved{_by(d)} to {_moment(d.get('send_at'))} for {_to(d)}", ""),
     Event.WORKER_LOST: (lambda d: f"The worker was lost on the way to {_to(d)}{_attempt(d)}", "warn"),
     Event.RETRIED: (lambda d: f"Tried again{_by(d)} for {_to(d)}", ""),
@@ -154,7 +161,7 @@ SENTENCES: dict[str, tuple[Say, str]] = {
     Event.SETTLED: (lambda d: f"Settled{_by(d)} as {d.get('as', 'ended')} for {_to(d)}", ""),
 }
 _TOLD = {"recipient", "attempt", "reason", "recipients", "lane", "by", "as", "original", "send_at",
-         "not_before", "expires_at"}  # fmt: skip
+         "not_before", "expires_at", "since"}  # fmt: skip
 _LINKS: dict[str, str] = {Event.RESENT: "as", Event.RESENT_FROM: "original"}
 
 

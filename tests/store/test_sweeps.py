@@ -106,6 +106,7 @@ BOTH = (
     "places",
     "queries",
     "slow_domains",
+    "suppressions",
     "sweeps",
     "transports",
     "webhooks",

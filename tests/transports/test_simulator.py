@@ -50,21 +50,18 @@ def test_without_the_lease_nothing_is_said():
     [
         (["delivered@resend.dev"], None, True),
         (["delivered@resend.dev", "bounced+a@sim.test"], "sim.test", True),
+        (["complained@resend.dev", "Suppressed+a@resend.dev"], None, True),
         (["delivered@sim.test"], None, False),
         (["onboarding@resend.dev"], None, False),
         (["delivered@resend.dev.test", "ada@x.test"], None, False),
     ],
 )
 def test_who_is_simulated(recipients, own, answer):
-    """Two words at two domains; everybody else is somebody."""
+    """Four words at two domains; everybody else is somebody."""
     assert simulates(recipients, own) is answer
 
 
-@pytest.mark.parametrize(
-    "recipients",
-    [["delivered@resend.dev", "ada@x.test"], ["complained@resend.dev"], ["suppressed+a@resend.dev"]],
-)
-def test_what_cannot_be_simulated_is_refused(recipients):
-    """No mixture, and no pretence."""
+def test_a_mixture_is_refused():
+    """Nobody would know what such a mail means."""
     with pytest.raises(InvalidMessage, match="^to: "):
-        simulates(recipients)
+        simulates(["delivered@resend.dev", "ada@x.test"])

@@ -12,6 +12,7 @@ import time
 import pytest
 import time_machine
 
+from mailer import suppressions
 from mailer.store import messages as message_rows
 from mailer.web.accounts_links import AccountTokens, Purpose
 from tests.web.accounts_service import HOST, PASSWORD, Service
@@ -125,7 +126,7 @@ def answers(service: Service, path: str, **fields: str) -> list[object]:
 
 @pytest.mark.parametrize("path", ["/forgot", "/signup", "/verify/again"])
 @pytest.mark.parametrize("trouble", ["", "broker down", "mail cap"])
-def test_known_unknown_and_unverified_get_the_same_answer(tmp_path, path, trouble):
+def test_known_unknown_unverified_and_suppressed_get_the_same_answer(tmp_path, path, trouble):
     """AU1: status, headers and body are equal, also with the broker down and past the mail cap."""
     cap = "0/hour" if trouble == "mail cap" else "1000/hour"
     limits = {f"mail.{kind}": "1000/hour" for kind in ("verify", "exists")} | {"mail.reset": cap}
@@ -138,9 +139,11 @@ def test_known_unknown_and_unverified_get_the_same_answer(tmp_path, path, troubl
     if trouble == "broker down":
         service.services.publish = no_broker
     password = {"password": NEW} if path == "/signup" else {}
-    names = ["ada", "stranger", "unverified", "gone"]
+    service.member("barred@acme.test")
+    suppressions.add(service.services, ["barred@acme.test", "barred-stranger@acme.test"], by="eve")
+    names = ["ada", "stranger", "unverified", "gone", "barred", "barred-stranger"]
     told = [answers(service, path, email=f"{name}@acme.test", **password) for name in names]
-    assert told[0] == told[1] == told[2] == told[3]
+    assert all(each == told[0] for each in told)
 
 
 def no_broker(_wakeups: object) -> None:

@@ -116,10 +116,18 @@ class KeyIn(In):
     """A key to make, of the same project."""
 
     name: str
-    scopes: list[Literal["send", "read", "read_bodies", "admin"]] | None = None
+    scopes: list[Literal["send", "read", "read_bodies", "suppressions", "admin"]] | None = None
     domains: list[str] | None = Field(None, description="Sender domains it may use; empty: any.")
     test: bool = Field(False, description="Its mail goes to no provider.")
     expires_at: str | None = None
+
+
+class SuppressionIn(In):
+    """Addresses that are to get no mail from this project."""
+
+    address: str | Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH)]
+    cause: Literal["manual", "bounce", "complaint"] = "manual"
+    detail: str | None = Field(None, max_length=500, description="For whoever looks.")
 
 
 class ListQuery(BaseModel):
@@ -258,5 +266,30 @@ class KeyList(BaseModel):
 
 class Deleted(BaseModel):
     object: Literal["api_key"]
+    id: str
+    deleted: Literal[True]
+
+
+class SuppressionOut(BaseModel):
+    """An entry. ``address`` is null once the person was forgotten, and they still get no mail."""
+
+    object: Literal["suppression"]
+    id: str
+    address: str | None
+    cause: Literal["manual", "bounce", "complaint"]
+    detail: str | None
+    created_at: str
+    by: str
+    email_id: str | None
+
+
+class SuppressionList(BaseModel):
+    object: Literal["list"]
+    has_more: bool
+    data: list[SuppressionOut]
+
+
+class SuppressionDeleted(BaseModel):
+    object: Literal["suppression"]
     id: str
     deleted: Literal[True]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mailer.keys import Scope
-from mailer.web.api import emails, keys, models, templates, webhooks
+from mailer.web.api import emails, keys, models, suppressions, templates, webhooks
 from mailer.web.api import webhook_models as hooks
 
 
@@ -99,5 +99,30 @@ ROUTES = (
         webhooks.replay,
         Scope.ADMIN,
         hooks.Replayed,
+    ),
+    Route(
+        "GET",
+        "/suppressions",
+        suppressions.get_many,
+        Scope.SUPPRESSIONS,
+        models.SuppressionList,
+        query=models.ListQuery,
+    ),
+    Route(
+        "POST",
+        "/suppressions",
+        suppressions.add,
+        Scope.SUPPRESSIONS,
+        models.SuppressionList,
+        models.SuppressionIn,
+        status=201,
+    ),
+    Route("GET", "/suppressions/<path:which>", suppressions.get, Scope.SUPPRESSIONS, models.SuppressionOut),
+    Route(
+        "DELETE",
+        "/suppressions/<path:which>",
+        suppressions.remove,
+        Scope.SUPPRESSIONS,
+        models.SuppressionDeleted,
     ),
 )

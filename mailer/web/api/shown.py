@@ -7,6 +7,7 @@ from typing import Any
 
 from mailer.keys import Scope, may
 from mailer.message import Message
+from mailer.outcomes import COMPLAINED
 from mailer.reading import bodies, parsed, text_of
 from mailer.secret import Secret
 from mailer.states import State
@@ -25,7 +26,9 @@ LAST_EVENT = {
     State.CANCELLED: "canceled",
     State.SUPPRESSED: "suppressed",
 }
-"""``bounced`` is a failure by a server's 5xx; ``uncertain`` and ``expired`` are words of our own."""
+"""``bounced`` is a failure by a server's 5xx, ``complained`` is sent and unwanted; ``uncertain`` and
+``expired`` are words of our own.
+"""
 
 
 def row(view: MessageView) -> dict[str, Any]:
@@ -84,6 +87,8 @@ def _recipients(view: MessageView, kind: str) -> list[str]:
 def _last_event(view: MessageView) -> str:
     if view.state is State.FAILED and any(map(_is_bounce, view.deliveries)):
         return "bounced"
+    if view.state is State.SENT and any(d.reason == COMPLAINED for d in view.deliveries):
+        return "complained"
     return LAST_EVENT[view.state]
 
 

@@ -127,6 +127,7 @@ def test_nothing_that_a_mail_says_is_told(service, caller):
         ({"scheduled_at": "in 1 hour"}, "email.scheduled"),
         ({"to": "bounced@resend.dev"}, "email.bounced"),
         ({"to": "delivered@resend.dev"}, "email.sent"),
+        ({"to": "suppressed@resend.dev"}, "email.suppressed"),
     ],
 )
 def test_only_what_was_subscribed_to_is_told(service, caller, asked, type_):
