@@ -43,7 +43,7 @@ LAYERS = [
         "resources",
         "store transports replies retry broker mime dkim encoding reading rendering template_env"
         " template_check template_errors links nesting inlining plain_text framing breaker tally places"
-        " slowdown limits counts"
+        " slowdown limits counts listening"
         " providers fetching scheduling",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),
