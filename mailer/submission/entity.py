@@ -21,6 +21,8 @@ from mailer.reading import codec_of
 FIELD = "message"
 MAX_DEPTH = 8
 MAX_PARTS = 200
+MAX_LINE = 998
+"""Octets, without the line end: RFC 5322 section 2.1.1."""
 MAX_HEAD_LINES = 2_000
 MAX_VALUE = 32_000
 """Octets of one header, folds included; a list of a thousand addresses fits."""
@@ -107,11 +109,11 @@ class Entity:
 
     def text(self) -> str:
         """Its text, every line ended by LF. Raises InvalidMessage for octets not of its character set."""
-        charset = self.charset
+        octets, charset = self.content(), self.charset
         # Who names none, or ASCII, and uses other octets, means UTF-8 wherever that is what it is.
         charset = "utf-8" if charset in (None, "us-ascii", "ascii") else charset
         try:
-            text = self.content().decode(codec_of(charset or "utf-8"))
+            text = octets.decode(codec_of(charset or "utf-8"))
         except (LookupError, ValueError):
             raise InvalidMessage(
                 FIELD, f"is not in the character set it names in part {self.place}"
@@ -131,11 +133,13 @@ class Entity:
 
 
 def mail(raw: bytes) -> Entity:
-    """A whole mail, without the end of its last line. Raises InvalidMessage."""
+    """A whole mail. Raises InvalidMessage."""
     found = _BARE.search(raw)
     if found is not None:
         what = "a NUL" if found[0] == b"\0" else "a bare CR or LF; end lines with CR LF"
         raise InvalidMessage(FIELD, f"holds {what}")
+    if max(map(len, raw.split(b"\r\n"))) > MAX_LINE:
+        raise InvalidMessage(FIELD, f"has a line of more than {MAX_LINE} octets; encode it")
     return entity(raw, "1")
 
 

@@ -63,7 +63,7 @@ def line(reply: str) -> str:
 def enhanced(reply: str) -> str:
     """A reply with an enhanced code, put there if the library gave none."""
     if reply.startswith(_LINE_TOO_LONG):
-        return "554 5.6.0 A line of the text has more than 998 octets; encode it"
+        return "554 5.6.0 message: has a line of more than 998 octets; encode it"
     code = _ENHANCED.get(reply[:3])
     if code is None or _HAS_ONE.match(reply) or reply[3:4] != " ":
         return line(reply)

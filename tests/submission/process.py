@@ -68,8 +68,12 @@ class DoorProcess:
         """A client that is logged in, unless the key is None."""
         client = smtplib.SMTP("127.0.0.1", self.port, timeout=20, **options)
         client.ehlo("client.test")
-        if key is not None:
-            client.login("apikey", key or self.key)
+        try:
+            if key is not None:
+                client.login("apikey", key or self.key)
+        except smtplib.SMTPException:
+            client.close()
+            raise
         return client
 
     def deliver(self) -> None:
@@ -109,14 +113,14 @@ def submit(
     return queued_as(said)
 
 
-def hello(text: str = "Hello\n", **headers: str) -> EmailMessage:
+def hello(text: str = "Hello\n", cte: str | None = None, **headers: str | None) -> EmailMessage:
     """A mail that is good; a header named None is left out."""
     mail = EmailMessage()
     fields = {"From": "Acme <a@acme.test>", "To": "ada@example.test", "Subject": "Hello"}
     for name, value in {**fields, **{k.replace("_", "-"): v for k, v in headers.items()}}.items():
         if value is not None:
             mail[name] = value
-    mail.set_content(text)
+    mail.set_content(text, cte=cte)
     return mail
 
 
