@@ -44,9 +44,18 @@ def serve(services: Services, say: Callable[[str], None]) -> None:
 
     Raises ConfigError naming the setting if a port is taken, or a certificate is missing or no good.
     """
+    # At lower levels the library writes addresses and whole mails, reset links included, to this log.
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     door = Door(services)
     door.listen()
-    asyncio.run(door.run(say))
+    asyncio.run(_until_told(door, say))
+
+
+async def _until_told(door: Door, say: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await door.run(stop, say)
 
 
 class Door:
@@ -73,16 +82,11 @@ class Door:
                 raise ConfigError(_TLS_PORT, f"is set without a certificate; set {_CERTIFICATE}, too")
             self._listeners.append((listen(host, tls_port, _TLS_PORT), self._tls))
 
-    async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until told to stop."""
-        # At lower levels the library writes addresses and whole mails, reset links included, to this log.
-        logging.getLogger("mail.log").setLevel(logging.CRITICAL)
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    async def run(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
+        """Serve until the event; ``say`` is told where, once it does."""
         self.texts = asyncio.Semaphore(MAX_TEXTS)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         servers = [
-            await loop.create_server(self._conversation, sock=listener, ssl=tls)
+            await asyncio.get_running_loop().create_server(self._conversation, sock=listener, ssl=tls)
             for listener, tls in self._listeners
         ]
         for listener, tls in self._listeners:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
 from mailer import keys
 from mailer.address import Address
@@ -181,7 +181,9 @@ class Conversation(SMTP):
         """A fault in one conversation is answered there; its kind goes to the log, nothing to the client."""
         if isinstance(error, StoreError):
             return replies.STORE_AWAY
-        if not isinstance(error, asyncio.IncompleteReadError | ConnectionError | ssl.SSLError):
+        if not isinstance(
+            error, asyncio.IncompleteReadError | ConnectionError | ssl.SSLError | TLSSetupException
+        ):  # the client's matter
             log.error("submission.failed", error=type(error).__name__)
         return replies.FAULT
 
