@@ -6,8 +6,11 @@ import base64
 import contextlib
 import socket
 from collections.abc import Iterator
+from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.utils import getaddresses
 
 import pytest
 from hypothesis import given, settings
@@ -70,12 +73,23 @@ def _content(part: EmailMessage) -> str | bytes:
     return content.replace("\r\n", "\n").rstrip("\n") if isinstance(content, str) else content
 
 
+def header(raw: bytes, name: str) -> str:
+    """By the library's older reader: that of 3.11's newer one keeps blanks between encoded words."""
+    value = message_from_bytes(raw)[name].replace("\r\n", "")
+    return str(make_header(decode_header(value)))
+
+
+def display_names(raw: bytes) -> list[str]:
+    pairs = getaddresses([message_from_bytes(raw)["To"].replace("\r\n", "")])
+    return [str(make_header(decode_header(name))) for name, _spec in pairs]
+
+
 def names(mail: EmailMessage) -> list[str | None]:
     return [part.get_filename() for part in mail.iter_attachments()] if mail.is_multipart() else []
 
 
 @given(mails(), st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=150, report_multiple_bugs=False)
 def test_equal_parts_leave(hall, mail, has_bcc):
     """Texts, files, names, images, people, subject and another header."""
     people = [address.addr_spec for address in mail["To"].addresses]
@@ -87,8 +101,10 @@ def test_equal_parts_leave(hall, mail, has_bcc):
     assert parts(arrived) == parts(mail)
     assert names(arrived) == names(mail)
     assert [a.addr_spec for a in arrived["To"].addresses] == people
-    assert [a.display_name for a in arrived["To"].addresses] == [a.display_name for a in mail["To"].addresses]
-    assert (str(arrived["Subject"]), str(arrived["X-Thing"])) == (str(mail["Subject"]), str(mail["X-Thing"]))
+    left, given_ = hall.sent()[-1].data, mail.as_bytes(policy=policy.SMTP)
+    for name in ("Subject", "X-Thing"):
+        assert header(left, name) == header(given_, name)
+    assert display_names(left) == display_names(given_)
 
 
 COMMANDS = st.sampled_from(
