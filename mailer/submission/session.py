@@ -363,6 +363,7 @@ class Conversation(SMTP):
             async with self._house.texts:
                 await super().smtp_DATA("")
         finally:
+            self._set_post_data_state()  # the library does not if it raises
             self.busy = False
             if self.transport is not None:
                 self._reset_timeout()
