@@ -35,7 +35,7 @@ _FIELD = re.compile(rb"([!-9;-~]{1,76}):(.*)", re.DOTALL)
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 _BLANKS = re.compile(rb"[ \t\r\n]+")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046 section 5.1.1
-_ENCODINGS = ("7bit", "8bit", "binary", "quoted-printable", "base64")
+_PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
 
 
 class Unsupported(InvalidMessage):
@@ -67,6 +67,9 @@ class Entity:
             if len(value) > MAX_PARAMETERS_VALUE:
                 raise InvalidMessage(FIELD, f"has too long a {name.title()} header in part {self.place}")
             fields[name] = value
+            given = [parameter.lower() for parameter, _value in fields.get_params([], header=name)]
+            if any(given.count(parameter) > 1 for parameter in ("boundary", "charset")):
+                raise InvalidMessage(FIELD, f"has a parameter twice in part {self.place}")
         return fields
 
     @property
@@ -93,11 +96,17 @@ class Entity:
         """ "attachment", "inline", another word, or "" where none is named."""
         return self.with_parameters("content-disposition").get_content_disposition() or ""
 
+    @property
+    def encoding(self) -> str:
+        """Of its body, in lower case. Raises Unsupported for one that is not of RFC 2045 section 6.1."""
+        encoding = (self.one("content-transfer-encoding") or "7bit").lower()
+        if encoding not in (*_PLAIN_ENCODINGS, "quoted-printable", "base64"):
+            raise Unsupported(FIELD, f"has a transfer encoding that is not known in part {self.place}")
+        return encoding
+
     def content(self) -> bytes:
         """Its octets, decoded. Raises InvalidMessage for what is not encoded as it says."""
-        encoding = (self.one("content-transfer-encoding") or "7bit").strip().lower()
-        if encoding not in _ENCODINGS:
-            raise Unsupported(FIELD, f"has a transfer encoding that is not known in part {self.place}")
+        encoding = self.encoding
         if encoding == "quoted-printable":
             return binascii.a2b_qp(self.body)
         if encoding != "base64":
@@ -124,6 +133,8 @@ class Entity:
         """The parts of a multipart. Raises InvalidMessage if it has no boundary, or no end."""
         if depth >= MAX_DEPTH:
             raise InvalidMessage(FIELD, f"has parts in each other more than {MAX_DEPTH} deep")
+        if self.encoding not in _PLAIN_ENCODINGS:  # RFC 2045 section 6.4: only its parts may be
+            raise InvalidMessage(FIELD, f"is a multipart that is encoded in part {self.place}")
         boundary = str(self.with_parameters("content-type").get_boundary() or "")
         if _BOUNDARY.fullmatch(boundary) is None:
             raise InvalidMessage(FIELD, f"has no good boundary in part {self.place}")

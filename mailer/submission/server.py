@@ -26,7 +26,7 @@ from mailer.services import Services
 from mailer.store.keys import KeyRow
 from mailer.submission import replies
 from mailer.submission.asking import message_of
-from mailer.submission.session import Conversation, Submitted
+from mailer.submission.session import Conversation, Submitted, note
 
 MAX_CONVERSATIONS = 500
 MAX_TEXTS = 32
@@ -85,6 +85,8 @@ class Door:
     async def run(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
         """Serve until the event; ``say`` is told where, once it does."""
         self.texts = asyncio.Semaphore(MAX_TEXTS)
+        # The loop's own handler writes whole tracebacks, for clients that vanish, too.
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: note(told.get("exception")))
         servers = [
             await asyncio.get_running_loop().create_server(self._conversation, sock=listener, ssl=tls)
             for listener, tls in self._listeners

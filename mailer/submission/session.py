@@ -42,6 +42,13 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")  # RFC 5
 _Answer = TypeVar("_Answer")
 
 
+def note(error: BaseException | None) -> None:
+    """Log a fault of ours by its kind. That clients vanish, or speak no TLS, is none."""
+    theirs = asyncio.IncompleteReadError | ConnectionError | ssl.SSLError | TLSSetupException
+    if not isinstance(error, theirs):
+        log.error("submission.failed", error=type(error).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """A text and whom it is for."""
@@ -181,10 +188,7 @@ class Conversation(SMTP):
         """A fault in one conversation is answered there; its kind goes to the log, nothing to the client."""
         if isinstance(error, StoreError):
             return replies.STORE_AWAY
-        if not isinstance(
-            error, asyncio.IncompleteReadError | ConnectionError | ssl.SSLError | TLSSetupException
-        ):  # the client's matter
-            log.error("submission.failed", error=type(error).__name__)
+        note(error)
         return replies.FAULT
 
     # Greeting

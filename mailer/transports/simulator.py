@@ -1,7 +1,7 @@
 """A transport that sends nothing: recipients that drive states, for whoever tries an application out.
 
 ``delivered@`` is taken, ``bounced@`` is refused for good; a label may follow: ``bounced+signup@``. They are
-shaped like Resend's test addresses, and are understood in requests to the API only.
+shaped like Resend's test addresses, and are understood where an API key asks: by HTTP, and at the SMTP door.
 """
 
 from __future__ import annotations
