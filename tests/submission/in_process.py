@@ -22,7 +22,7 @@ class Hall(ApiService):
     """An application, and a door to it in a thread."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        super().__init__(folder, submission_port=0, api_rate="100000/second", **settings)
+        super().__init__(folder, **{"submission_port": 0, "api_rate": "100000/second", **settings})
         _made, self.key = keys.create(self.services, "door")
         self.door = Door(self.services)
         self.port = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import smtplib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email import policy
 
 import pytest
@@ -16,6 +18,7 @@ from mailer.submission import server, session
 from tests.faults.conftest import until
 from tests.submission.in_process import Hall
 from tests.submission.process import hello, submit
+from tests.web.api.service import Caller
 
 
 def connect(hall: Hall) -> socket.socket:
@@ -150,3 +153,31 @@ def test_what_is_answered_is_committed_and_told_to_the_broker(tmp_path):
         with hall.services.store.read() as connection:
             assert queries.show(connection, id_) is not None
         assert hall.published == [[id_]]
+
+
+def test_twenty_at_once_with_one_key_are_one_mail_on_postgres(tmp_path, fresh_postgres_url):
+    """Whose insert was first decides; all are told its id."""
+
+    def send(_number: int) -> str:
+        with hall.client() as client:
+            return submit(client, hello(Idempotency_Key="twenty"))
+
+    with Hall(tmp_path, database_url=fresh_postgres_url, secret_keys="k" * 40) as hall:
+        with ThreadPoolExecutor(20) as threads:
+            assert len(set(threads.map(send, range(20)))) == 1
+        assert hall.count() == 1
+
+
+def test_both_doors_count_together_in_redis(tmp_path, redis_url):
+    """A key's rate is that of requests and mails; who guessed at the one is shut out of the other."""
+    with Hall(tmp_path, broker_url=redis_url, api_rate="3/hour") as hall:
+        caller = Caller(hall, hall.key)
+        caller.send()
+        with hall.client() as client:
+            submit(client, hello())
+            caller.send()
+            assert client.mail("a@acme.test")[0] == 451
+        for _ in range(30):
+            assert Caller(hall, "re_wrong").get("/emails").status_code == 403
+        with pytest.raises(smtplib.SMTPAuthenticationError, match="Too many wrong keys"), hall.client():
+            pass
