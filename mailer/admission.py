@@ -1,7 +1,7 @@
 """Whose key it is, how often it may ask, for whom it sends and where its mail goes: one for all doors.
 
-The HTTP API and the SMTP door ask the same questions, and count in the same places: who guesses keys at the
-one is shut out of the other, and a key's rate is that of both together (AK1 to AK5).
+The HTTP API and the SMTP door ask the same questions, and where Redis is the broker they count together: who
+guesses keys at the one is shut out of the other, and a key's rate is that of both (AK1 to AK5).
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Settings(BaseSettings):
 
     # The HTTP API
     api_rate: Annotated[str, AfterValidator(_rate)] = Field(
-        "100/second", description="Requests of one API key: a number a second, minute, hour or day."
+        "100/second", description="Requests and mails of one API key: a number a second, minute, hour or day."
     )
     api_max_body_bytes: Annotated[int, Field(ge=10_000)] = Field(
         40_000_000, description="Largest body of a request to the API, in bytes."
@@ -188,12 +188,27 @@ class Settings(BaseSettings):
     simulator_domain: str | None = Field(
         None,
         pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
-        description="Besides resend.dev, the domain of delivered@ and bounced@ in requests to the API.",
+        description="Besides resend.dev, the domain of delivered@ and bounced@ where a key asks.",
     )
     fetch_local: bool = Field(
         False,
         description="Attachments may also come by http and from this machine, and webhooks go there: for "
         "trying out only.",
+    )
+
+    # The SMTP door
+    submission_host: str = Field("127.0.0.1", description="Address that mailer smtp listens on.")
+    submission_port: Port = Field(2525, description="Port of mailer smtp, with STARTTLS.")
+    submission_tls_port: Port | None = Field(
+        None, description="Port of mailer smtp where TLS begins at once, such as 4465. Unset: none."
+    )
+    submission_certificate: Path | None = Field(
+        None,
+        description="PEM file with the certificate of mailer smtp and those above it. Needed unless it "
+        "listens on this machine only.",
+    )
+    submission_private_key: Path | None = Field(
+        None, description="PEM file with the certificate's key. Unset: it is in the same file."
     )
 
     # Delivery: the retry limits are the task's own (Celery's words), set from here

@@ -127,12 +127,17 @@ def text_of(leaf: Message) -> str:
 def decode_text(data: bytes, charset: str) -> str:
     """Decode bytes of a named character set; an unknown or unsuitable name is read as UTF-8."""
     try:
-        name = codecs.lookup(charset).name
-        if name in _NOT_CHARSETS:
-            raise LookupError(name)
-        return data.decode(name, "replace")
+        return data.decode(codec_of(charset), "replace")
     except (LookupError, ValueError):
         return data.decode("utf-8", "replace")
+
+
+def codec_of(charset: str) -> str:
+    """Python's name for a character set. Raises LookupError, also for codecs that are none, or ValueError."""
+    name = codecs.lookup(charset).name
+    if name in _NOT_CHARSETS:
+        raise LookupError(name)
+    return name
 
 
 def clean(value: str) -> str:

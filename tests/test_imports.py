@@ -43,7 +43,7 @@ LAYERS = [
         "resources",
         "store transports replies retry broker mime dkim encoding reading rendering template_env"
         " template_check template_errors links nesting inlining plain_text framing breaker tally places"
-        " slowdown limits counts"
+        " slowdown limits counts listening"
         " providers outward fetching scheduling",
         "a resource that knows a use case can only be tested, or replaced, together with it",
     ),
@@ -105,6 +105,14 @@ STRANGERS = {
         "web",
         "inbox",
     ): "the inbox is a mail server for trying things out and must not come into production pages",
+    (
+        "submission",
+        "inbox",
+    ): "the door that asks for keys could be mixed up with the one that takes everything",
+    (
+        "submission",
+        "web",
+    ): "one door could not be opened without the other, and a rule would hold at one of them only",
 }
 
 # Where a foreign name may be imported: files and folders of the package.
@@ -112,6 +120,7 @@ GATEWAYS = {
     "sqlalchemy": ("store/", "a slow or wrong query could hide anywhere"),
     "alembic": ("store/", "our migrations could be run by, or run, those of a host application"),
     "smtplib": ("transports/smtp.py", "a connection without certificate check or timeout could be opened"),
+    "aiosmtpd": ("inbox/ submission/", "mail could be taken by SMTP where nobody asks for a key"),
     "flask_mail": ("transports/smtp.py", "Flask-Mail by itself accepts any certificate and waits for ever"),
     "celery": (
         "tasks.py extension.py broker.py app.py dev.py testing.py worker.py",

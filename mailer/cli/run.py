@@ -34,6 +34,14 @@ def web(threads: int) -> None:
 
 
 @mailer.command()
+def smtp() -> None:
+    """Take mails by SMTP, with an API key as the password; they wait for a `mailer worker`."""
+    from mailer.submission import serve
+
+    serve(services(), click.echo)
+
+
+@mailer.command()
 @click.option(
     "--concurrency",
     "-c",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from mailer.errors import ConfigError
 from mailer.inbox.app import create_inbox_app
 from mailer.inbox.mailbox import Mailbox
 from mailer.inbox.smtp import MAX_MESSAGE_BYTES, SmtpServer
+from mailer.listening import listen
 
 SMTP_PORT_SETTING = "MAILER_INBOX_SMTP_PORT"
 WEB_PORT_SETTING = "MAILER_INBOX_PORT"
@@ -55,9 +55,9 @@ class Inbox:
 
         Raises `ConfigError`, naming the setting, when a port is taken or may not be used; then nothing runs.
         """
-        smtp_listener = _listen(self.host, self._ports[0], SMTP_PORT_SETTING)
+        smtp_listener = listen(self.host, self._ports[0], SMTP_PORT_SETTING)
         try:
-            web_listener = _listen(self.host, self._ports[1], WEB_PORT_SETTING)
+            web_listener = listen(self.host, self._ports[1], WEB_PORT_SETTING)
         except ConfigError:
             smtp_listener.close()
             raise
@@ -126,28 +126,3 @@ class _WebServer:
         self._server.trigger.pull_trigger(lambda: close_all(self._server._map, ignore_all=True))
         self._thread.join(timeout)
         self._server.task_dispatcher.shutdown(timeout=timeout / 2)
-
-
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ConfigError(setting, f"the inbox's host {host!r} has no address: {error}") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(setting, _why(error, host, port, setting)) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _why(error: OSError, host: str, port: int, setting: str) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} is already in use; set {setting} to a free port"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs privileges; set {setting} to a port above 1023"
-    return f"cannot listen on {host} port {port}: {error.strerror}"

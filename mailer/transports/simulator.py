@@ -2,7 +2,7 @@
 
 ``delivered@`` is taken, ``bounced@`` is refused for good, ``complained@`` is taken and then complained about,
 ``suppressed@`` counts as on the suppression list; a label may follow: ``bounced+signup@``. They are shaped
-like Resend's test addresses, and are understood in requests to the API only.
+like Resend's test addresses, and are understood where an API key asks: by HTTP, and at the SMTP door.
 """
 
 from __future__ import annotations
