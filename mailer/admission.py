@@ -26,7 +26,9 @@ WRONG_KEYS = parse("30/minute")
 MAX_TOKEN = 200
 """Characters that are looked at."""
 KNOWN_SECONDS = 0.5
-"""How long a key that was good is not looked up again, and a revoked one still opens the door."""
+"""How long a key that was good is not looked up again, and a revoked one still opens the door; and an address
+that may try is not counted anew.
+"""
 _MOST_KNOWN = 1_000
 _Value = TypeVar("_Value")
 
@@ -63,7 +65,7 @@ class Admission:
         self.requests = Counts(url, "api.limits_in_memory", SlidingWindowCounterRateLimiter)
         self.failures = Counts(url, "api.limits_in_memory")
         self._known: dict[str, tuple[float, KeyRow]] = {}
-        self._wary_until: dict[str, float] = {}
+        self._may_try: dict[str, float] = {}
 
     def identify(self, token: str, ip: str | None) -> KeyRow:
         """Whose key this is. Raises TooManyWrongKeys, WrongKey or StoreError."""
@@ -73,14 +75,18 @@ class Admission:
         found = self._whose(token[:MAX_TOKEN])
         if found is None:
             self.failures.hit(WRONG_KEYS, "api.wrong", from_here)
-            _room_in(self._wary_until)[from_here] = time.monotonic() + WRONG_KEYS.get_expiry()
+            self._may_try.pop(from_here, None)
             raise WrongKey
         return found
 
     def _is_shut_out(self, from_here: str) -> bool:
-        # Redis is asked only of whom this process saw a wrong key: all others need not wait for it.
-        wary = time.monotonic() < self._wary_until.get(from_here, 0.0)
-        return wary and not self.failures.test(WRONG_KEYS, "api.wrong", from_here)
+        now = time.monotonic()
+        if now < self._may_try.get(from_here, 0.0):
+            return False
+        if not self.failures.test(WRONG_KEYS, "api.wrong", from_here):
+            return True
+        _room_in(self._may_try)[from_here] = now + KNOWN_SECONDS
+        return False
 
     def _whose(self, token: str) -> KeyRow | None:
         hashed, now = keys.digest(token), time.monotonic()

@@ -185,7 +185,6 @@ def test_a_mail_for_later_waits(door, client):
         ({"X-Scheduled-At": "soon"}, "554 5.6.0"),
         ({"X-Expires-At": "in 0 minutes"}, "554 5.6.0"),
         ({"Idempotency-Key": "a", "Resend-Idempotency-Key": "b"}, "554 5.6.0"),
-        ({"To": "complained@resend.dev"}, "554 5.6.0"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_reason(client, headers, answer):

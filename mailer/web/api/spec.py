@@ -98,7 +98,7 @@ def _errors(route: Route) -> list[str]:
     found += ["400", "409"] if "Idempotency-Key" in route.headers else []
     found += ["404"] if "<" in route.path else []
     found += ["413"] if route.body else []
-    found += ["422"] if route.body or route.query or route.method == "POST" else []
+    found += ["422"] if route.body or route.query or route.method == "POST" or "<path:" in route.path else []
     return sorted(found)
 
 
