@@ -135,7 +135,7 @@ def _found(webhook_id: str) -> WebhookRow:
 def _condition(webhook: WebhookRow) -> str:
     if webhook.disabled_at is not None:
         return f"disabled: {webhook.disabled_why}"
-    return f"{webhook.failures} failures in a row" if webhook.failures else "works"
+    return f"failures in a row: {webhook.failures}" if webhook.failures else "works"
 
 
 def _progress(call: CallView) -> str:

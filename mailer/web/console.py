@@ -32,6 +32,7 @@ from mailer.web import (
     console_login,
     console_suppressions,
     console_transports,
+    console_webhooks,
     console_words,
 )
 from mailer.web.console_login import is_refresh, services
@@ -91,6 +92,7 @@ console_list.add_to(blueprint)
 console_account.add_to(blueprint)
 console_transports.add_to(blueprint)
 console_suppressions.add_to(blueprint)
+console_webhooks.add_to(blueprint)
 
 
 # Around every request
