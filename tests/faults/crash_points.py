@@ -25,6 +25,7 @@ from mailer import breaker, slowdown, tally
 from mailer.breaker import Breaker
 from mailer.limits import SharedLimits
 from mailer.services import Services
+from mailer.store import suppressions
 from mailer.tally import Tally
 from mailer.transports.route import Route
 from mailer.transports.wire import Wire
@@ -101,6 +102,8 @@ def _forget_the_time(services: Services) -> None:
         route.gates._read_at = route.limits._slowdowns._read_at = route.tally._flushed_at = -math.inf
         # Once, however slow the machine is.
         breaker.KNOWN_SECONDS = slowdown.KNOWN_SECONDS = tally.FLUSH_SECONDS = 1e6
+    services.store.suppressed._looked = -math.inf
+    suppressions.LOOK_EVERY = 1e6
 
 
 Act = Callable[[Points], object]

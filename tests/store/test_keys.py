@@ -139,6 +139,7 @@ def test_scopes_allow_what_they_say():
         Scope.SEND: {Scope.SEND},
         Scope.READ: {Scope.READ},
         Scope.READ_BODIES: {Scope.READ, Scope.READ_BODIES},
+        Scope.SUPPRESSIONS: {Scope.SUPPRESSIONS},
         Scope.ADMIN: set(Scope),
     }
 

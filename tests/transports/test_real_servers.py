@@ -217,7 +217,9 @@ def test_connections_are_kept_and_pipelined(sent):
     if sent.real.name == "exim":
         used = re.findall(r" <= .* P=esmtpsa (L\S*)", log)
         assert (len(used) >= 300, [letters for letters in used if "-" in letters]) == (True, [])
-    assert not re.findall(".*(?:protocol|synchroni[sz]ation|syntax|improper|warning).*", log)
+    complaints = re.findall(".*(?:protocol|synchroni[sz]ation|syntax|improper|warning).*", log)
+    about_us = [line for line in complaints if "clock" not in line and "time stamps" not in line]
+    assert not about_us  # a virtual machine's clock may be a second off its disk's
 
 
 def test_a_link_of_5000_characters_is_not_broken(sent):

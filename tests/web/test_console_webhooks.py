@@ -95,9 +95,7 @@ def test_pages_of_calls(console):
 
 def test_an_address_is_shown_as_text(console):
     """UI1: what an API key gave is hostile in the browser."""
-    webhooks.create(
-        console.services, "https://hooks.example/<img%20src=x%20onerror=alert(1)>"
-    )
+    webhooks.create(console.services, "https://hooks.example/<img%20src=x%20onerror=alert(1)>")
     page = console.client("viewer").get(PAGE).text
     assert "<img" not in page
     assert "&lt;img" in page

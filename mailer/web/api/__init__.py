@@ -12,6 +12,7 @@ from typing import Any
 
 import flask
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from mailer.admission import Admission
 from mailer.errors import ConfigError, MailerError
@@ -32,6 +33,14 @@ _JSON = "application/json"
 blueprint = flask.Blueprint("mailer_api", __name__, template_folder="../../templates")
 
 
+class _Anything(BaseConverter):
+    """Whatever is left of an address, line breaks too: even that gets an answer in JSON."""
+
+    regex = r"[\s\S]*"
+    part_isolating = False
+    weight = 300  # after everything else
+
+
 def init_api(app: flask.Flask, url_prefix: str = "/api") -> None:
     """Add the API to an application that has Mailer set up. Raises ConfigError if it has not."""
     found: Services | None = app.extensions.get("mailer")
@@ -40,6 +49,7 @@ def init_api(app: flask.Flask, url_prefix: str = "/api") -> None:
     app.extensions[GATE] = Admission(found)
     if csrf := app.extensions.get("csrf"):
         csrf.exempt(blueprint)  # no cookie lets anybody in here: a key does
+    app.url_map.converters["anything"] = _Anything
     app.register_blueprint(blueprint, url_prefix=url_prefix)
 
 
@@ -86,7 +96,7 @@ def _add_all() -> None:
         methods |= {"HEAD"} if "GET" in methods else set()
         name = "not_" + path.translate(str.maketrans("/<>:.", "_____"))
         _add(path, name, _refuse(methods), _METHODS - methods)
-    for path in ("", "/", "/<path:_rest>"):
+    for path in ("", "/", "/<anything:_rest>"):
         _add(path, "nowhere", _nowhere, _METHODS)
 
 
