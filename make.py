@@ -60,7 +60,7 @@ def dev(args: list[str]) -> None:
 def test(args: list[str]) -> None:
     ensure("run", "test")
     # Whole modules go to one process, so what a module sets up is set up once. "-n 0" for a debugger.
-    hand_over([*MODULE, "pytest", "-n", "2", "--dist", "loadscope", *args])
+    hand_over([*MODULE, "pytest", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", *args])
 
 
 def check(_args: list[str]) -> None:

@@ -121,7 +121,7 @@ def test_each_command_adds_its_own_group(project: Project) -> None:
     project.make("dev")
     project.make("test", "-k", "one")
     assert project.installs() == ["requirements/test.txt"]
-    assert project.called[-1] == "python -m pytest -n 2 --dist loadscope -k one"
+    assert project.called[-1] == "python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -k one"
     project.make("faults", "--only", "peer")
     assert project.called == ["python -m tests.faults.storms --only peer"]
     project.make("check")
