@@ -24,9 +24,16 @@ from mailer.web.api.gate import GATE, let_in
 from mailer.web.api.reading import warn_unknown
 from mailer.web.api.routes import ROUTES, Route
 from mailer.web.console_login import is_https, services
+from mailer.web.health import healthz
 
 __all__ = ["init_api"]
 
+PAGES: dict[str, Callable[[], Any]] = {
+    "/openapi.json": spec.openapi,
+    "/docs": spec.docs,
+    "/healthz": healthz,
+}
+"""What is there for everybody, without a key."""
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 _JSON = "application/json"
 
@@ -89,7 +96,7 @@ def _add_all() -> None:
     for route in ROUTES:
         _add(route.path, route.name, _serve(route), {route.method})
         known.setdefault(route.path, set()).add(route.method)
-    for path, view in spec.PAGES.items():
+    for path, view in PAGES.items():
         _add(path, view.__name__, view, {"GET"})
         known[path] = {"GET"}
     for path, methods in known.items():

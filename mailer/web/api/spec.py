@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -169,6 +168,3 @@ def _kind(schema: dict[str, Any]) -> Markup:
     if "enum" in schema or "const" in schema:
         return escape(", ".join(map(str, schema.get("enum") or [schema["const"]])))
     return escape(schema.get("type", "anything"))
-
-
-PAGES: dict[str, Callable[[], flask.Response]] = {"/openapi.json": openapi, "/docs": docs}

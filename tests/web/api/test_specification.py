@@ -62,6 +62,12 @@ def test_it_lists_every_endpoint(service):
     assert set(document["components"]["schemas"]["EmailIn"]["properties"]) == names
 
 
+def test_anybody_may_ask_whether_it_works(service):
+    """Without a key, under the prefix too."""
+    answer = service.app.test_client().get("/api/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_it_does_what_it_says(specification, caller, route):
     """Right requests and wrong ones, made from the specification: every answer as described, and no 500."""
