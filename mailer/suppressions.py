@@ -26,6 +26,7 @@ from mailer.headers import control_in, did_you_mean
 from mailer.job import Job
 from mailer.origin import SIMULATOR
 from mailer.services import Services
+from mailer.store import keys as key_rows
 from mailer.store import suppressions as rows
 from mailer.store.messages import NewMessage
 from mailer.store.suppressions import Asked, Bar, Entry, Wanted
@@ -140,7 +141,7 @@ def project_names(services: Services, entries: Collection[Entry]) -> Mapping[str
 def project_of(services: Services, name: str) -> str:
     """The id of the project of that name. Raises InvalidMessage if there is none."""
     with services.store.read() as connection:
-        found = rows.project_id(connection, name)
+        found = key_rows.project(connection, name)
     if found is None:
         raise InvalidMessage("project", "is not known; mailer keys list shows those that have keys")
     return found

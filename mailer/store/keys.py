@@ -62,7 +62,7 @@ def ensure_project(connection: Connection, id_: str, name: str, now: datetime) -
 
 
 def project(connection: Connection, name: str) -> str | None:
-    """The id of the project of that name."""
+    """The id of the project of that name, None if there is none."""
     return connection.scalar(sa.select(p.id).where(p.name == name))
 
 

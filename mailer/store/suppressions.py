@@ -349,11 +349,6 @@ def project_names(connection: Connection, ids: Collection[str]) -> Mapping[str, 
     return {row.id: row.name for row in rows}
 
 
-def project_id(connection: Connection, name: str) -> str | None:
-    """The id of the project of that name, None if there is none."""
-    return connection.scalar(sa.select(projects.c.id).where(projects.c.name == name))
-
-
 def _fingerprint(key: bytes, addr_spec: str) -> str:
     return hmac.new(key, key_of(addr_spec).encode(), hashlib.sha256).hexdigest()
 

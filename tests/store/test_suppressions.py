@@ -13,6 +13,7 @@ from mailer.address import Address
 from mailer.errors import ConfigError
 from mailer.sealing import Sealer
 from mailer.store import Store, queries
+from mailer.store import keys as key_rows
 from mailer.store import messages as message_rows
 from mailer.store import suppressions as rows
 from mailer.store.forgetting import Person
@@ -244,7 +245,7 @@ def test_entries_and_projects_by_id_and_name(store):
     with store.begin() as connection:
         assert rows.by_id(connection, listed.id) == listed
         assert rows.project_names(connection, [ours, "x"]) == {ours: "ours"}
-        assert (rows.project_id(connection, "ours"), rows.project_id(connection, "x")) == (ours, None)
+        assert (key_rows.project(connection, "ours"), key_rows.project(connection, "x")) == (ours, None)
         assert rows.remove(connection, listed.id)
         assert not rows.remove(connection, listed.id)
         assert rows.by_id(connection, listed.id) is None
