@@ -70,8 +70,13 @@ def _copied(value: Any, path: _Path) -> Any:
         return storable(value)
     if kind is bool or value is None:
         return value
-    if kind is dict and len(path) <= MAX_DEPTH:
-        return _copied_mapping(value, path)
+    if len(path) <= MAX_DEPTH:  # what most contexts are made of
+        if kind is dict:
+            return _copied_mapping(value, path)
+        if kind is list:
+            return [_copied(item, (*path, place)) for place, item in enumerate(value)]
+        if (kind is int and value.bit_length() <= _MAX_INT_BITS) or (kind is float and math.isfinite(value)):
+            return value
     if isinstance(value, Secret):
         return storable(value)
     if len(path) > MAX_DEPTH:
@@ -86,15 +91,20 @@ def _copied(value: Any, path: _Path) -> Any:
 def _copied_mapping(value: Mapping[Any, Any], path: _Path) -> dict[str, Any]:
     copied: dict[str, Any] = {}
     for key, item in value.items():
-        if not isinstance(key, str):
-            raise _unfit(path, f"has a key which is {kind_of(key)}; keys must be text (str)")
-        if key == MARKER:
+        name = key if type(key) is str and key.isidentifier() else _copied_key(key, path)
+        if name == MARKER:
             raise _unfit(path, f"has the key {MARKER}, which Mailer keeps for itself; rename it")
         if type(item) is str and _UNSTORABLE.search(item) is None:  # as most are
-            copied[storable(str.__str__(key))] = item
+            copied[name] = item
         else:
-            copied[storable(str.__str__(key))] = _copied(item, (*path, key))
+            copied[name] = _copied(item, (*path, key))
     return copied
+
+
+def _copied_key(key: Any, path: _Path) -> str:
+    if not isinstance(key, str):
+        raise _unfit(path, f"has a key which is {kind_of(key)}; keys must be text (str)")
+    return storable(str.__str__(key))
 
 
 def _copied_scalar(value: Any, path: _Path) -> Any:
