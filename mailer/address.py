@@ -168,7 +168,7 @@ def _entry(item: object, field: str, place: int) -> Address:
 
 def key_of(addr_spec: str) -> str:
     """The `Address.key` of an addr-spec that was checked before."""
-    return addr_spec.translate(_UPPER_TO_LOWER)
+    return addr_spec.lower() if addr_spec.isascii() else addr_spec.translate(_UPPER_TO_LOWER)
 
 
 def masked(addr: str) -> str:

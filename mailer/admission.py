@@ -7,7 +7,7 @@ guesses keys at the one is shut out of the other, and a key's rate is that of bo
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from limits import RateLimitItem, parse
@@ -66,6 +66,7 @@ class Admission:
         self.failures = Counts(url, "api.limits_in_memory")
         self._known: dict[str, tuple[float, KeyRow]] = {}
         self._may_try: dict[str, float] = {}
+        self._allowances: dict[str, tuple[float, Allowance]] = {}
 
     def identify(self, token: str, ip: str | None) -> KeyRow:
         """Whose key this is. Raises TooManyWrongKeys, WrongKey or StoreError."""
@@ -99,10 +100,20 @@ class Admission:
         return found
 
     def count(self, key: KeyRow) -> Allowance:
-        """Count one request of this key."""
-        granted = self.requests.hit(self.rate, "api", key.id)
-        left, seconds = self.requests.left(self.rate, "api", key.id)
-        return Allowance(granted, self.rate.amount, left if granted else 0, seconds)
+        """Count one request of this key.
+
+        How many more it may make was asked at most `KNOWN_SECONDS` ago; what this process granted since is
+        taken off.
+        """
+        granted, now = self.requests.hit(self.rate, "api", key.id), time.monotonic()
+        asked_at, known = self._allowances.get(key.id, (0.0, None))
+        if granted and known is not None and known.left and now - asked_at < KNOWN_SECONDS:
+            known = replace(known, left=known.left - 1)
+        else:
+            left, seconds = self.requests.left(self.rate, "api", key.id)
+            known, asked_at = Allowance(granted, self.rate.amount, left if granted else 0, seconds), now
+        _room_in(self._allowances)[key.id] = (asked_at, known)
+        return known
 
 
 def _room_in(known: dict[str, _Value]) -> dict[str, _Value]:

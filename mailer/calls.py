@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from mailer.address import Address
 from mailer.errors import InvalidMessage
 from mailer.message import Message
 from mailer.services import Services
@@ -17,9 +19,9 @@ def message_for(services: Services, template: str | None = None, **fields: Any) 
     fields.setdefault("on_uncertain", settings.on_uncertain)
     fields.setdefault("locale", settings.default_locale)
     if fields.get("sender") is None:
-        fields["sender"] = settings.default_sender
-    if fields["sender"] is None:
-        raise InvalidMessage("sender", "is missing; pass sender=… or set MAILER_DEFAULT_SENDER")
+        if settings.default_sender is None:
+            raise InvalidMessage("sender", "is missing; pass sender=… or set MAILER_DEFAULT_SENDER")
+        fields["sender"] = _read_once(settings.default_sender)
     return Message.create(
         template,
         now=services.now(),
@@ -27,6 +29,11 @@ def message_for(services: Services, template: str | None = None, **fields: Any) 
         max_recipients=settings.max_recipients,
         **fields,
     )
+
+
+@lru_cache(maxsize=8)
+def _read_once(sender: str) -> Address:
+    return Address.parse(sender, "sender")
 
 
 def _with_defaults(defaults: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -25,7 +25,6 @@ _MAX_INT_BITS = 1_024
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-_Path = tuple[str | int, ...]
 _Text = TypeVar("_Text", str, Secret)
 
 
@@ -40,8 +39,10 @@ def checked_context(context: object) -> dict[str, Any]:
         return {}
     if not isinstance(context, Mapping):
         raise InvalidMessage("context", f"is {kind_of(context)}; give a mapping of names to values")
-    copied: dict[str, Any] = _copied_mapping(context, ())
-    return copied
+    try:
+        return _copied_mapping(context, MAX_DEPTH + 1)
+    except _Unfit as unfit:
+        raise _told(unfit) from None
 
 
 def storable(text: _Text) -> _Text:
@@ -50,7 +51,9 @@ def storable(text: _Text) -> _Text:
         if isinstance(text, ErasedSecret) or _UNSTORABLE.search(text.reveal()) is None:
             return text
         return Secret(_UNSTORABLE.sub("\ufffd", text.reveal()))
-    return text if _UNSTORABLE.search(text) is None else _UNSTORABLE.sub("\ufffd", text)
+    if text.isascii() and "\0" not in text:
+        return text
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def contains_secret(value: Any) -> bool:
@@ -64,73 +67,100 @@ def contains_secret(value: Any) -> bool:
     return isinstance(value, Secret)
 
 
-def _copied(value: Any, path: _Path) -> Any:
+class _Unfit(Exception):
+    """A value that cannot be stored. ``path`` leads to it, and grows on the way up to the context itself."""
+
+    def __init__(self, problem: str, *, only_its_branch: bool = False) -> None:
+        self.problem, self.only_its_branch = problem, only_its_branch
+        self.path: list[str | int] = []
+
+
+def _copied(value: Any, levels: int) -> Any:
     kind = type(value)
     if kind is str:
         return storable(value)
     if kind is bool or value is None:
         return value
-    if len(path) <= MAX_DEPTH:  # what most contexts are made of
+    if levels:  # what most contexts are made of
         if kind is dict:
-            return _copied_mapping(value, path)
+            return _copied_mapping(value, levels)
         if kind is list:
-            return [_copied(item, (*path, place)) for place, item in enumerate(value)]
+            return _copied_list(value, levels)
         if (kind is int and value.bit_length() <= _MAX_INT_BITS) or (kind is float and math.isfinite(value)):
             return value
     if isinstance(value, Secret):
         return storable(value)
-    if len(path) > MAX_DEPTH:
-        raise _unfit(path[:1], f"is nested deeper than {MAX_DEPTH} or contains itself; pass less of it")
+    if not levels:
+        problem = f"is nested deeper than {MAX_DEPTH} or contains itself; pass less of it"
+        raise _Unfit(problem, only_its_branch=True)
     if isinstance(value, Mapping):
-        return _copied_mapping(value, path)
+        return _copied_mapping(value, levels)
     if isinstance(value, list | tuple):
-        return [_copied(item, (*path, place)) for place, item in enumerate(value)]
-    return _copied_scalar(value, path)
+        return _copied_list(value, levels)
+    return _copied_scalar(value)
 
 
-def _copied_mapping(value: Mapping[Any, Any], path: _Path) -> dict[str, Any]:
+def _copied_mapping(value: Mapping[Any, Any], levels: int) -> dict[str, Any]:
     copied: dict[str, Any] = {}
+    key: Any = None
     for key, item in value.items():
-        name = key if type(key) is str and key.isidentifier() else _copied_key(key, path)
-        if name == MARKER:
-            raise _unfit(path, f"has the key {MARKER}, which Mailer keeps for itself; rename it")
-        if type(item) is str and _UNSTORABLE.search(item) is None:  # as most are
+        name = key if type(key) is str and key.isidentifier() else _copied_key(key)
+        if type(item) is str and item.isascii() and "\0" not in item:  # as most are
             copied[name] = item
-        else:
-            copied[name] = _copied(item, (*path, key))
+            continue
+        try:
+            copied[name] = _copied(item, levels - 1)
+        except _Unfit as unfit:
+            unfit.path.insert(0, key)
+            raise
     return copied
 
 
-def _copied_key(key: Any, path: _Path) -> str:
+def _copied_list(value: Iterable[Any], levels: int) -> list[Any]:
+    copied: list[Any] = []
+    try:
+        for item in value:
+            copied.append(_copied(item, levels - 1))
+    except _Unfit as unfit:
+        unfit.path.insert(0, len(copied))
+        raise
+    return copied
+
+
+def _copied_key(key: Any) -> str:
     if not isinstance(key, str):
-        raise _unfit(path, f"has a key which is {kind_of(key)}; keys must be text (str)")
-    return storable(str.__str__(key))
+        raise _Unfit(f"has a key which is {kind_of(key)}; keys must be text (str)")
+    name = storable(str.__str__(key))
+    if name == MARKER:
+        raise _Unfit(f"has the key {MARKER}, which Mailer keeps for itself; rename it")
+    return name
 
 
-def _copied_scalar(value: Any, path: _Path) -> Any:
+def _copied_scalar(value: Any) -> Any:
     if hasattr(value, "__html__"):
-        raise _unfit(path, f"is {kind_of(value)}; pass plain text and leave the HTML to the template")
+        raise _Unfit(f"is {kind_of(value)}; pass plain text and leave the HTML to the template")
     if isinstance(value, str):  # a subclass; str() of an Enum of texts would be its name
         return storable(str.__str__(value))
     if isinstance(value, int):
         if value.bit_length() > _MAX_INT_BITS:
-            raise _unfit(path, f"is a number of more than {_MAX_INT_BITS} bits; pass it as text")
+            raise _Unfit(f"is a number of more than {_MAX_INT_BITS} bits; pass it as text")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _unfit(path, "is not a finite number, which JSON cannot hold; pass text or None")
+            raise _Unfit("is not a finite number, which JSON cannot hold; pass text or None")
         return float(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
         return str(value)
-    raise _unfit(path, f"is {kind_of(value)}, which cannot be stored; pass its values as text and numbers")
+    raise _Unfit(f"is {kind_of(value)}, which cannot be stored; pass its values as text and numbers")
 
 
-def _unfit(path: _Path, problem: str) -> InvalidMessage:
+def _told(unfit: _Unfit) -> InvalidMessage:
     # Keys are shown if they are plain names: one made from user input may be an address.
+    path = unfit.path[:1] if unfit.only_its_branch else unfit.path
     steps = (
         f"[{p}]" if isinstance(p, int) else f"[{p!r}]" if _PLAIN_KEY.fullmatch(p) else "[…]" for p in path
     )
     where = "context" + "".join(steps)
-    return InvalidMessage("context", problem if not path else f"{where} {problem}")
+    return InvalidMessage("context", unfit.problem if not path else f"{where} {unfit.problem}")

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import pydantic_core
+
 from mailer.address import Address, AddressLike, parse_list
 from mailer.attachment import BLOCKED_TYPES, MAX_ATTACHMENTS, MAX_FILE_BYTES, Attachment, is_blocked
-from mailer.context import MARKER, PLAIN, checked_context, storable
+from mailer.context import MARKER, checked_context, storable
 from mailer.context import contains_secret as contains_secret
 from mailer.errors import InvalidMessage, InvalidTemplate
 from mailer.headers import check_header_name as check_header_name
@@ -67,6 +69,15 @@ class Message:
     metadata: Mapping[str, str]
     timing: str = field(default="", compare=False)
     not_sent_to: frozenset[str] = frozenset()
+    _envelope: tuple[tuple[Address, str], ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seen: dict[str, tuple[Address, str]] = {}
+        for kind, addresses in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
+            for address in addresses:
+                if (key := address.key) not in self.not_sent_to:
+                    seen.setdefault(key, (address, kind))
+        object.__setattr__(self, "_envelope", tuple(seen.values()))
 
     @classmethod
     def create(
@@ -145,12 +156,7 @@ class Message:
 
         Two addresses are one recipient if their `Address.key` is the same.
         """
-        seen: dict[str, tuple[Address, str]] = {}
-        for kind, addresses in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
-            for address in addresses:
-                if address.key not in self.not_sent_to:
-                    seen.setdefault(address.key, (address, kind))
-        return tuple(seen.values())
+        return self._envelope
 
     def __repr__(self) -> str:
         # Tracebacks and trackers collect it: it tells which message, and nothing a person wrote.
@@ -164,36 +170,28 @@ class Message:
             raise InvalidMessage("to", f"has {number} recipients with cc and bcc; at most {most} are allowed")
 
 
-def content_of(message: Message) -> tuple[dict[str, Any], dict[str, str]]:
-    """The message as JSON-able content, and apart from it the values of its secrets by marker number.
+def content_of(message: Message) -> tuple[bytes, dict[str, str]]:
+    """The message as JSON, and apart from it the values of its secrets by marker number.
 
-    In the content ``{"$secret": "0"}`` stands for the secret "0". An erased secret keeps its marker and
+    In the JSON ``{"$secret": "0"}`` stands for the secret "0". An erased secret keeps its marker and
     has no value. The idempotency key is in neither.
     """
     secrets: dict[str, str] = {}
     number = 0
 
-    def plain(value: Any) -> Any:
+    def mark(secret: Secret) -> dict[str, str]:
         nonlocal number
-        if type(value) in PLAIN:
-            return value
-        if isinstance(value, Secret):
-            marker, number = str(number), number + 1
-            if not isinstance(value, ErasedSecret):
-                secrets[marker] = value.reveal()
-            return {MARKER: marker}
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return value
+        marker, number = str(number), number + 1
+        if not isinstance(secret, ErasedSecret):
+            secrets[marker] = secret.reveal()
+        return {MARKER: marker}
 
     content = {
         "template": message.template,
-        "context": plain(message.context),
+        "context": message.context,
         "subject": message.subject,
-        "text": plain(message.text),
-        "html": plain(message.html),
+        "text": message.text,
+        "html": message.html,
         "sender": [message.sender.name, message.sender.addr_spec],
         "to": _stored(message.to),
         "cc": _stored(message.cc),
@@ -214,11 +212,11 @@ def content_of(message: Message) -> tuple[dict[str, Any], dict[str, str]]:
     }
     if message.not_sent_to:  # hardly ever, and a fingerprint stays what it was
         content["not_sent_to"] = sorted(message.not_sent_to)
-    return content, secrets
+    return pydantic_core.to_json(content, fallback=mark), secrets
 
 
 def message_from(content: Mapping[str, Any], secrets: Mapping[str, str] | None) -> Message:
-    """The inverse of `content_of`, without an idempotency key.
+    """The inverse of `content_of`, of what its JSON says, without an idempotency key.
 
     A marker without a value, or ``secrets`` None, becomes an `ErasedSecret`, whose ``reveal`` raises.
     """
@@ -270,7 +268,8 @@ def fingerprint(message: Message, key: bytes = b"") -> str:
     were written, so that ``expires_in=900`` twice is the same and two instants are not. With ``key`` it is
     an HMAC-SHA256: without one, who reads a stored fingerprint could try all six-digit codes against it.
     """
-    content, secrets = content_of(message)
+    written, secrets = content_of(message)
+    content = pydantic_core.from_json(written, cache_strings="keys")
     content["send_at"], content["expires_at"] = message.timing, None
     canonical = json.dumps([content, secrets], sort_keys=True, separators=(",", ":")).encode()
     return hmac.new(key, canonical, hashlib.sha256).hexdigest()
@@ -316,6 +315,8 @@ def _checked_body(body: object, name: str) -> str | Secret | None:
 
 
 def _checked_attachments(attachments: object, blocked: Collection[str]) -> tuple[Attachment, ...]:
+    if attachments == () or attachments == []:
+        return ()
     if isinstance(attachments, Attachment):
         attachments = (attachments,)
     if not isinstance(attachments, Iterable) or isinstance(attachments, str | bytes | Mapping):

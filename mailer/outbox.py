@@ -64,8 +64,7 @@ def accept(
     are committed when this returns. Raises InvalidMessage, IdempotencyConflict or StoreError; then
     nothing was stored.
     """
-    check(services, message)
-    new = _new_row(services, message, scope, resent_from, origin)
+    new = prepared(services, message, scope=scope, resent_from=resent_from, origin=origin)
     joined = services.session if session is UNSET else session
     if joined is not None:
         with store.engine.told_plainly():
@@ -83,18 +82,17 @@ def accept(
 
 def accept_many(
     services: Services,
-    asked: Sequence[tuple[Message, Origin]],
+    new: Sequence[NewMessage],
     *,
     batch: BatchRow | None = None,
     answer: Callable[[list[str]], Any] = lambda ids: ids,
 ) -> Any:
-    """Store messages that `check` found good and that have no key of their own, all of them or none.
+    """Store what `prepared` made of messages that have no key of their own, all of them or none.
 
     Answers what ``answer`` makes of their ids. With a ``batch`` under the same key as one before, nothing is
     stored, and the answer is what that one got. Raises IdempotencyConflict if that one asked for something
     else, or StoreError.
     """
-    new = [_new_row(services, message, "", None, origin) for message, origin in asked]
     told = answer([row.id for row in new])
     with services.store.begin() as connection:
         if batch is not None:
@@ -110,7 +108,20 @@ def accept_many(
     return told
 
 
-def check(services: Services, message: Message) -> None:
+def prepared(
+    services: Services,
+    message: Message,
+    *,
+    scope: str = "",
+    resent_from: str | None = None,
+    origin: Origin = APPLICATION,
+) -> NewMessage:
+    """Check a message, and make of it what is stored. Raises InvalidMessage."""
+    _check(services, message)
+    return _new_row(services, message, scope, resent_from, origin)
+
+
+def _check(services: Services, message: Message) -> None:
     """What needs the application to be checked: the template, its variables, the size (MF20)."""
     context_bytes = 0
     if message.template is not None:

@@ -27,7 +27,7 @@ from mailer.inlining import Inliner, NestedTooDeep, RefusedAddress, UnreadableSt
 from mailer.links import Links
 from mailer.nesting import MAX_DEPTH
 from mailer.secret import MASK, Secret
-from mailer.template_check import Fresh, Need, is_global, missing, needs_of
+from mailer.template_check import Fresh, Need, Tree, has_all, is_global, missing, needs_of, tree_of
 from mailer.template_env import LeavesRoot, overlay, pieces_of
 from mailer.template_errors import describe
 
@@ -60,6 +60,7 @@ class _Plan:
     has_html: bool
     has_text: bool
     needs: frozenset[Need]
+    tree: Tree
     fresh: tuple[Fresh, ...]
 
 
@@ -117,6 +118,8 @@ class Templates:
         unknown or not a name, the files are broken, or variables are missing (all are named).
         """
         plan = self._plan(name, locale)
+        if has_all(plan.tree, context):
+            return
         # A global may have come after the template was read.
         gaps = [gap for gap in missing(plan.needs, context, provided) if not is_global(self._html, gap)]
         if gaps:
@@ -206,6 +209,7 @@ class Templates:
             has_html="body.html" in bodies,
             has_text="body.txt" in bodies,
             needs=needs,
+            tree=tree_of(needs),
             fresh=tuple(files),
         )
 

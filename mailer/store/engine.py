@@ -37,7 +37,7 @@ def create_engine(url: str) -> Engine:
         if backend == "sqlite":
             return _sqlite(parsed)
         if backend == "postgresql":
-            engine = sa.create_engine(parsed, pool_size=10, max_overflow=20)
+            engine = sa.create_engine(parsed, pool_size=10, max_overflow=20, pool_use_lifo=True)
             look_before_use(engine)
             return engine
     except (ArgumentError, NoSuchModuleError):
@@ -61,7 +61,10 @@ def _sqlite(url: sa.URL) -> Engine:
                 f"its folder cannot be made: {exc.strerror}; name another one, or another MAILER_DATA_DIR"
             )
             raise ConfigError("MAILER_DATABASE_URL", problem) from None
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    # The connection used last has its pages in mind still. SQLAlchemy has no such pool for what is in memory.
+    in_file = bool(url.database) and url.database != ":memory:" and "mode" not in url.query
+    latest_first = {"pool_use_lifo": True} if in_file else {}
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **latest_first)
     if url.database and url.database != ":memory:":
         sa.event.listen(engine, "connect", partial(_keep_to_owner, Path(url.database)))
     set_up_sqlite(engine)

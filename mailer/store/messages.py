@@ -54,7 +54,7 @@ class NewMessage:
     expires_at: datetime | None
     on_uncertain: str
     recipients: Sequence[tuple[str, str]]  # (addr-spec, kind), each addr-spec once
-    content: Mapping[str, Any]
+    content: bytes  # JSON: see `mailer.message.content_of`
     secrets: Mapping[str, str]
     project: str | None = None
     carrier: str | None = None
@@ -229,8 +229,8 @@ def _row(new: NewMessage, sealer: Sealer) -> dict[str, Any]:
         "tags": list(new.tags),
         "metadata": dict(new.metadata),
         "has_secrets": bool(new.secrets),
-        "content": _seal_json(sealer, new.content, new.id),
-        "secrets": _seal_json(sealer, new.secrets, new.id) if new.secrets else None,
+        "content": sealer.seal(new.content, new.id),
+        "secrets": sealer.seal(pydantic_core.to_json(new.secrets), new.id) if new.secrets else None,
     }
 
 
@@ -379,10 +379,6 @@ def reopen(connection: Connection, message: str) -> None:
     )
     if reopened.rowcount == 0:
         raise BodyErased(ERASED)
-
-
-def _seal_json(sealer: Sealer, value: Mapping[str, Any], bound_to: str) -> bytes:
-    return sealer.seal(pydantic_core.to_json(value), bound_to)
 
 
 def _open_json(sealer: Sealer, sealed: bytes, bound_to: str) -> Any:

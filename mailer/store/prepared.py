@@ -43,24 +43,24 @@ class _Compiled:
     ) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=None if names is None else list(names))
         self.text = str(compiled)
-        self._positions: Sequence[str] | None = compiled.positiontup
-        self._writers: dict[str, Callable[[Any], Any] | None] = {}
+        writers: dict[str, Callable[[Any], Any] | None] = {}
         self._fixed: dict[str, Any] = {}  # what the statement says itself
         for name, bind in compiled.binds.items():
             write = bind.type.dialect_impl(dialect).bind_processor(dialect)
             if bind.required:
-                self._writers[name] = write
+                writers[name] = write
             else:
                 self._fixed[name] = bind.value if write is None else write(bind.value)
+        self._by_position = compiled.positiontup is not None
+        self._names = tuple(compiled.positiontup or compiled.binds)
+        self._writers = [(name, writers.get(name)) for name in self._names]
 
     def parameters(self, rows: Rows) -> list[Any]:
         """The rows as the driver takes them: in the order of the statement's marks, or by name."""
         return [self._row(row) for row in rows]
 
     def _row(self, row: Mapping[str, Any]) -> Any:
-        written = {
-            name: row[name] if write is None else write(row[name]) for name, write in self._writers.items()
-        }
         if self._fixed:
-            written |= self._fixed
-        return written if self._positions is None else tuple([written[name] for name in self._positions])
+            row = {**row, **self._fixed}
+        written = [row[name] if write is None else write(row[name]) for name, write in self._writers]
+        return tuple(written) if self._by_position else dict(zip(self._names, written, strict=True))

@@ -172,7 +172,7 @@ def test_projects_and_the_application_have_their_own_lists(services):
 def test_a_batch_has_each_of_its_messages_looked_at(services):
     """Messages accepted together are barred one by one."""
     bar(services, "a1@x.test")
-    asked = [(message_for(services, to=f"a{n}@x.test", **HI), APPLICATION) for n in range(3)]
+    asked = [outbox.prepared(services, message_for(services, to=f"a{n}@x.test", **HI)) for n in range(3)]
     ids = outbox.accept_many(services, asked)
     assert [view(services, id_).state.value for id_ in ids] == ["queued", "suppressed", "queued"]
 

@@ -64,7 +64,7 @@ def new_message(**changes) -> NewMessage:
         "expires_at": None,
         "on_uncertain": "retry",
         "recipients": [("ada@example.test", "to")],
-        "content": {"context": {"name": "Ada"}},
+        "content": b'{"context": {"name": "Ada"}}',
         "secrets": {},
     }
     return NewMessage(**fields | changes)

@@ -293,7 +293,7 @@ def test_freeze_needs_the_lease(store, accept):
 
 def test_content_is_unreadable_in_the_row(store, accept):
     """PD1: neither context nor secret stands in the database in clear."""
-    accept(content={"context": {"name": "Canary-Ada"}}, secrets={"0": "Canary-token"})
+    accept(content=b'{"context": {"name": "Canary-Ada"}}', secrets={"0": "Canary-token"})
     with store.read() as connection:
         dump = repr(connection.exec_driver_sql("SELECT * FROM mailer_messages").all())
     assert "Canary" not in dump

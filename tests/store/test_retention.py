@@ -306,7 +306,11 @@ def test_a_retry_and_an_erasure_meet(services, accept):
 def test_no_table_knows_who_was_forgotten(services, accept):
     """PD5: mails sent, failed, waiting, and mails to others that name the address; and the account."""
     store = services.store
-    told = {"content": {"context": {"name": ADA}}, "subject": f"For {ADA}", "metadata": {"who": ADA}}
+    told = {
+        "content": json.dumps({"context": {"name": ADA}}).encode(),
+        "subject": f"For {ADA}",
+        "metadata": {"who": ADA},
+    }
     sent = accept(**told, tags=[f"to:{ADA}"], idempotency_key=f"verify:{ADA}", fingerprint="f")
     attempt(store, sent, reply=f"250 <{ADA}> ok")
     failed = accept(recipients=[("Ada@example.test", "to"), ("bob@example.test", "cc")])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from mailer.address import Address
 from mailer.attachment import Attachment
+from mailer.context import storable
 from mailer.errors import InvalidAddress, InvalidMessage, InvalidTemplate, SecretErased
 from mailer.headers import check_header_name, check_header_text
 from mailer.message import Message, contains_secret, content_of, fingerprint, message_from
@@ -527,10 +528,9 @@ def test_content_round_trip():
     """RT1: what is stored gives the same message back; secrets lie apart from it."""
     message = full()
     content, secrets = content_of(message)
-    stored = json.dumps(content)
-    assert not any(value in stored for value in ("one", "two", "three"))
+    assert not any(value in content for value in (b"one", b"two", b"three"))
     assert sorted(secrets.values()) == ["one", "three", "two"]
-    again = message_from(json.loads(stored), json.loads(json.dumps(secrets)))
+    again = message_from(json.loads(content), json.loads(json.dumps(secrets)))
     assert replace(again, idempotency_key="k") == message
     assert content_of(again) == (content, secrets)
     assert contains_secret(again.context)
@@ -540,14 +540,14 @@ def test_erased_secrets():
     """PD2: once its values are erased a message can be looked at, and not be sent again as it was."""
     content, secrets = content_of(full())
     for values in (None, {}):
-        erased = message_from(content, values)
+        erased = message_from(json.loads(content), values)
         assert isinstance(erased.text, ErasedSecret)
         assert str(erased.context["c"]) == MASK
         with pytest.raises(SecretErased):
             erased.context["a"][1]["b"].reveal()
         assert content_of(erased) == (content, {})
     del secrets["0"]
-    assert message_from(content, secrets).text in (Secret("three"), Secret("two"))
+    assert message_from(json.loads(content), secrets).text in (Secret("three"), Secret("two"))
 
 
 _JSON = st.recursive(
@@ -563,11 +563,10 @@ def test_any_context_survives_storage(context, text):
     """RT1: what was checked once is stored and read back without a change."""
     message = create(context=context)
     content, secrets = content_of(message)
-    again = message_from(json.loads(json.dumps(content)), secrets)
+    again = message_from(json.loads(content), secrets)
     assert again == message
-    assert fingerprint(again) == fingerprint(message_from(content, secrets))
-    json.dumps([content, secrets], ensure_ascii=False).encode()
-    json.dumps(content_of(direct(text=text))[0], ensure_ascii=False).encode()
+    assert content_of(again) == (content, secrets)
+    assert message_from(json.loads(content_of(direct(text=text))[0]), {}).text == storable(text)
 
 
 def test_fingerprint_tells_contents_apart():
@@ -663,6 +662,7 @@ def test_people_who_are_only_named_are_no_recipients():
     """They stand in the header, no delivery is made for them, and both survive being stored."""
     message = replace(create(to=["a@x.test", "B@x.test"]), not_sent_to=frozenset({Address("b@x.test").key}))
     assert [address.addr_spec for address, _kind in message.envelope()] == ["a@x.test"]
-    again = message_from(*content_of(message))
+    content, secrets = content_of(message)
+    again = message_from(json.loads(content), secrets)
     assert (again.to, again.envelope()) == (message.to, message.envelope())
     assert fingerprint(message) != fingerprint(create(to=["a@x.test", "B@x.test"]))

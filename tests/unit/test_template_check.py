@@ -7,9 +7,11 @@ from typing import Any
 
 import jinja2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailer.secret import Secret
-from mailer.template_check import missing, needs_of
+from mailer.template_check import EACH, Need, has_all, missing, needs_of, tree_of
 
 
 def gaps(
@@ -142,3 +144,29 @@ def test_a_secret_counts_as_the_text_it_is() -> None:
     """A `Secret` has what a text has: ``code.upper()`` is fine, ``code.value`` is not."""
     environment = jinja2.Environment(loader=jinja2.DictLoader({"t": "{{ c.upper() }}{{ c.value }}"}))
     assert missing(needs_of(environment, "t"), {"c": Secret("x")}) == ["c.value"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_the_quick_look_never_finds_what_the_exact_one_misses(data):
+    """MF20: where `has_all` is content, nothing is missing; whatever the values are."""
+    steps = st.sampled_from(["a", "b", "items", EACH])
+    needs = data.draw(
+        st.sets(st.builds(Need, st.lists(steps, min_size=1, max_size=3).map(tuple)), max_size=4)
+    )
+    value = st.recursive(
+        st.none() | st.text(max_size=2) | st.integers() | st.just(Secret("s")),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(steps, inner, max_size=4),
+        max_leaves=12,
+    )
+    context = data.draw(st.dictionaries(steps, value, max_size=4))
+    if has_all(tree_of(needs), context):
+        assert missing(needs, context) == []
+
+
+def test_the_quick_look_is_content_with_what_is_complete():
+    needs = {Need(("user", "name")), Need(("items", EACH, "price")), Need(("items",))}
+    tree = tree_of(needs)
+    assert has_all(tree, {"user": {"name": "Ada"}, "items": [{"price": 1}, {"price": 2}]})
+    assert not has_all(tree, {"user": {"name": "Ada"}, "items": [{"price": 1}, {}]})
+    assert not has_all(tree, {"user": {}, "items": []})

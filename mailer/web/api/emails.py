@@ -10,11 +10,11 @@ import flask
 from mailer import outbox, scheduling
 from mailer.admission import origin_of
 from mailer.errors import BodyErased, MailerError
-from mailer.message import Message, message_from
-from mailer.origin import Origin
+from mailer.message import message_from
 from mailer.store import listing, queries
 from mailer.store import messages as message_rows
 from mailer.store.batches import BatchRow
+from mailer.store.messages import NewMessage
 from mailer.store.queries import MessageView
 from mailer.web.api import shown
 from mailer.web.api.asking import Fetcher, message_of
@@ -41,10 +41,10 @@ def send_batch() -> Json:
     """Accept up to 100 messages in one transaction: all, or the good with x-batch-validation: permissive."""
     value, wanted, permissive = body(), idempotency_key(), _is_permissive()
     emails = checked(BatchIn, {"emails": value}).emails
-    good, errors, fetcher = list[tuple[Message, Origin]](), list[Json](), Fetcher()
+    good, errors, fetcher = list[NewMessage](), list[Json](), Fetcher()
     for index, email in enumerate(emails):
         try:
-            good.append(_checked(email, fetcher))
+            good.append(_prepared(email, fetcher))
         except (ApiError, MailerError) as exc:
             error = as_api_error(exc) if isinstance(exc, MailerError) else exc
             if not permissive or error.status >= 500:
@@ -69,11 +69,9 @@ def _is_permissive() -> bool:
     return mode == "permissive"
 
 
-def _checked(email: Any, fetcher: Fetcher) -> tuple[Message, Origin]:
+def _prepared(email: Any, fetcher: Fetcher) -> NewMessage:
     message = message_of(email, key(), fetcher)
-    origin = origin_of(services(), message, key())
-    outbox.check(services(), message)
-    return message, origin
+    return outbox.prepared(services(), message, origin=origin_of(services(), message, key()))
 
 
 def get(id_: str) -> Json:

@@ -28,12 +28,12 @@ class In(BaseModel):
     def unknown(self, path: str = "") -> Iterator[str]:
         """The names of what is not understood, those within lists and objects too."""
         yield from (path + name for name in self.model_extra or ())
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            for place, item in enumerate(value if isinstance(value, list) else [value]):
-                if isinstance(item, In):
-                    step = f"{name}.{place}." if isinstance(value, list) else f"{name}."
-                    yield from item.unknown(path + step)
+        for name, value in self.__dict__.items():  # the fields that are understood
+            if isinstance(value, In):
+                yield from value.unknown(f"{path}{name}.")
+            elif type(value) is list and value and isinstance(value[0], In):
+                for place, item in enumerate(value):
+                    yield from item.unknown(f"{path}{name}.{place}.")
 
 
 class Buffer(In):

@@ -42,12 +42,17 @@ def body() -> Any:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    if levels == 0:
-        return True
-    inside = value.values() if isinstance(value, dict) else value
-    return any(_is_deeper(item, levels - 1) for item in inside if isinstance(item, dict | list))
+    level = [value]
+    for _ in range(levels):
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if type(outer) is dict else outer if type(outer) is list else ())
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def checked(model: type[Model], value: Any) -> Model:
