@@ -25,10 +25,12 @@ def dev() -> None:
 def web(threads: int) -> None:
     """Serve the web pages only; mails wait for a `mailer worker`."""
     from mailer.dev import WebServer
+    from mailer.memory import count_what_comes
 
     app = application()
     settings = app.extensions["mailer"].settings
     with WebServer(app, settings.web_host, settings.web_port, threads) as server:
+        count_what_comes()
         click.echo(f"Serving on {server.url}")
         server.wait()
 

@@ -139,6 +139,9 @@ _BY_KEY = sa.select(messages.c.id, messages.c.fingerprint, messages.c.created_at
     messages.c.idempotency_key == sa.bindparam("key"),
 )
 
+_TOGETHER = 20
+"""Messages for one statement. Postgres works at them while the next are sealed."""
+
 
 def accept(connection: Connection, new: NewMessage, sealer: Sealer, *, last: bool = False) -> bool:
     """Insert the message and its deliveries. That it was accepted is told by its own row.
@@ -164,8 +167,9 @@ def accept_all(
     """As `accept`, messages that have no idempotency key."""
     if last:
         rest_together(connection)
-    _WITHOUT_KEY.run(connection, [_row(new, sealer) for new in those])
-    _add_rest(connection, those)
+    for some in (those[n : n + _TOGETHER] for n in range(0, len(those), _TOGETHER)):
+        _WITHOUT_KEY.run(connection, [_row(new, sealer) for new in some])
+        _add_rest(connection, some)
 
 
 def _add_rest(connection: Connection, those: Sequence[NewMessage]) -> None:

@@ -1,0 +1,12 @@
+"""How gunicorn serves Mailer: see docs/how-to/run-in-production.md."""
+
+from typing import Any
+
+from mailer.memory import count_what_comes
+
+worker_tmp_dir = "/dev/shm"  # it writes a sign of life there, several times a second
+
+
+def post_worker_init(worker: Any) -> None:
+    """Everything is loaded: Python need not look through it for garbage."""
+    count_what_comes()
