@@ -116,25 +116,30 @@ def prepared(
     resent_from: str | None = None,
     origin: Origin = APPLICATION,
 ) -> NewMessage:
-    """Check a message, and make of it what is stored. Raises InvalidMessage."""
-    _check(services, message)
-    return _new_row(services, message, scope, resent_from, origin)
+    """Check what needs the application to be checked, and make of a message what is stored (MF20).
 
-
-def _check(services: Services, message: Message) -> None:
-    """What needs the application to be checked: the template, its variables, the size (MF20)."""
-    context_bytes = 0
+    Raises InvalidMessage: the template, its variables, the size.
+    """
     if message.template is not None:
         provided = services.provided(message.template)
         services.templates.check(message.template, message.context, message.locale, provided)
-        context_bytes = _rough_bytes(message.context)
-    limit = services.settings.max_message_bytes
-    if encoded_size(message) + context_bytes > limit:
-        raise MessageTooLarge(
-            "attachments" if message.attachments else "message",
-            f"the encoded message would exceed {limit:,} bytes; send a link instead, "
-            "or raise MAILER_MAX_MESSAGE_BYTES",
-        )
+    limit, size = services.settings.max_message_bytes, encoded_size(message)
+    if size > limit:
+        raise _too_large(message, limit)
+    new = _new_row(services, message, scope, resent_from, origin)
+    # What is stored holds the context and more: hardly ever must the context itself be measured.
+    most = len(new.content) + 2 * sum(map(len, new.secrets.values()))
+    if size + most > limit and message.template and size + _rough_bytes(message.context) > limit:
+        raise _too_large(message, limit)
+    return new
+
+
+def _too_large(message: Message, limit: int) -> MessageTooLarge:
+    return MessageTooLarge(
+        "attachments" if message.attachments else "message",
+        f"the encoded message would exceed {limit:,} bytes; send a link instead, "
+        "or raise MAILER_MAX_MESSAGE_BYTES",
+    )
 
 
 def _rough_bytes(context: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import weakref
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
@@ -37,7 +39,9 @@ def create_engine(url: str) -> Engine:
         if backend == "sqlite":
             return _sqlite(parsed)
         if backend == "postgresql":
-            engine = sa.create_engine(parsed, pool_size=10, max_overflow=20, pool_use_lifo=True)
+            engine = sa.create_engine(
+                parsed, pool_size=10, max_overflow=20, pool_use_lifo=True, json_serializer=_json
+            )
             look_before_use(engine)
             return engine
     except (ArgumentError, NoSuchModuleError):
@@ -52,6 +56,13 @@ def create_engine(url: str) -> Engine:
     raise ConfigError("MAILER_DATABASE_URL", f"names {backend}; SQLite and Postgres are supported")
 
 
+def _json(value: Any) -> str:
+    try:
+        return pydantic_core.to_json(value).decode()  # takes a fifth of what the standard library takes
+    except ValueError:  # half of a surrogate pair, which only the other can write
+        return json.dumps(value)
+
+
 def _sqlite(url: sa.URL) -> Engine:
     if url.database and url.database != ":memory:":
         try:
@@ -64,7 +75,9 @@ def _sqlite(url: sa.URL) -> Engine:
     # The connection used last has its pages in mind still. SQLAlchemy has no such pool for what is in memory.
     in_file = bool(url.database) and url.database != ":memory:" and "mode" not in url.query
     latest_first = {"pool_use_lifo": True} if in_file else {}
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **latest_first)
+    engine = sa.create_engine(
+        url, connect_args={"timeout": BUSY_SECONDS}, json_serializer=_json, **latest_first
+    )
     if url.database and url.database != ":memory:":
         sa.event.listen(engine, "connect", partial(_keep_to_owner, Path(url.database)))
     set_up_sqlite(engine)

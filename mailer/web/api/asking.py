@@ -50,9 +50,9 @@ def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | 
     _check_complete(email)
     warn_unknown(email.unknown())
     headers, labels, metadata = _headers(email.headers or {})
-    now = services().now()
+    ours = services()
     message = message_for(
-        services(),
+        ours,
         email.template.id if email.template else None,
         context=email.template.variables if email.template else None,
         sender=email.from_,
@@ -69,7 +69,9 @@ def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | 
         lane=email.lane,
         locale=email.locale,
         on_uncertain=email.on_uncertain,
-        send_at=scheduling.instant(email.scheduled_at, now) if email.scheduled_at is not None else None,
+        send_at=scheduling.instant(email.scheduled_at, ours.now())
+        if email.scheduled_at is not None
+        else None,
         expires_at=_deadline(email.expires_at),
         idempotency_key=idempotency_key,
         attachments=_attachments(email.attachments or (), fetcher),

@@ -41,10 +41,12 @@ def send_batch() -> Json:
     """Accept up to 100 messages in one transaction: all, or the good with x-batch-validation: permissive."""
     value, wanted, permissive = body(), idempotency_key(), _is_permissive()
     emails = checked(BatchIn, {"emails": value}).emails
+    ours, by = services(), key()
     good, errors, fetcher = list[NewMessage](), list[Json](), Fetcher()
     for index, email in enumerate(emails):
         try:
-            good.append(_prepared(email, fetcher))
+            message = message_of(email, by, fetcher)
+            good.append(outbox.prepared(ours, message, origin=origin_of(ours, message, by)))
         except (ApiError, MailerError) as exc:
             error = as_api_error(exc) if isinstance(exc, MailerError) else exc
             if not permissive or error.status >= 500:
@@ -57,8 +59,8 @@ def send_batch() -> Json:
     batch = None
     if wanted is not None:
         digest = fingerprint(value, "permissive" if permissive else "strict")
-        batch = BatchRow(f"batch:{key().project}", wanted, digest, services().now(), None)
-    told: Json = outbox.accept_many(services(), good, batch=batch, answer=answer)
+        batch = BatchRow(f"batch:{by.project}", wanted, digest, ours.now(), None)
+    told: Json = outbox.accept_many(ours, good, batch=batch, answer=answer)
     return told
 
 
@@ -67,11 +69,6 @@ def _is_permissive() -> bool:
     if mode not in ("strict", "permissive"):
         raise ApiError(422, "invalid_parameter", "x-batch-validation must be strict or permissive")
     return mode == "permissive"
-
-
-def _prepared(email: Any, fetcher: Fetcher) -> NewMessage:
-    message = message_of(email, key(), fetcher)
-    return outbox.prepared(services(), message, origin=origin_of(services(), message, key()))
 
 
 def get(id_: str) -> Json:

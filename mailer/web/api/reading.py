@@ -107,8 +107,8 @@ def warn(notes: Iterable[str]) -> None:
 def warn_unknown(names: Iterable[str]) -> None:
     """Name fields that were left out of account; names that may be anything are counted only."""
     found = list(names)
+    if not found:
+        return
     shown = sorted({name for name in found if _SHOWN.fullmatch(name)})[:_MOST_WARNINGS]
     others = len(set(found)) - len(shown)
-    said = ", ".join([*shown, *([f"{others} more"] if others else [])])
-    if said:
-        warn([f"not understood: {said}"])
+    warn([f"not understood: {', '.join([*shown, *([f'{others} more'] if others else [])])}"])
