@@ -26,6 +26,7 @@ class Event(StrEnum):
     EXPIRED = "expired"  # recipient, expires_at
     CANCELLED = "cancelled"  # recipient, by
     SUPPRESSED = "suppressed"  # recipient, reason, cause, since (ISO 8601), entry (id on the list)
+    DELIVERED = "delivered"  # recipient; it arrived, after it was sent
     COMPLAINED = "complained"  # recipient; they said that it was unwanted, after it was sent
     WORKER_LOST = "worker_lost"  # recipient, attempt, crashes, text_may_have_gone_out
     RESCHEDULED = "rescheduled"  # recipient, by, send_at

@@ -9,7 +9,6 @@ from typing import Any
 
 from mailer.address import masked as masked_address
 from mailer.errors import ConfigError, MailerError
-from mailer.events import Event
 from mailer.job import Job
 from mailer.origin import SIMULATOR
 from mailer.replies import Fate
@@ -20,10 +19,7 @@ from mailer.store.deliveries import Claimed, Finish
 from mailer.store.suppressions import REASON, Bar
 from mailer.telemetry import log
 from mailer.transports import Receipt, Result
-from mailer.transports.simulator import complains
-
-COMPLAINED = "complained"
-"""The ``reason`` of a delivery that was sent and is unwanted."""
+from mailer.transports.simulator import says
 
 _STATE_OF = {
     Fate.SENT: State.SENT,
@@ -65,12 +61,13 @@ def _outcome(services: Services, job: Job, claimed: Claimed, receipt: Receipt, r
     not_before = None
     if verdict.delay_seconds is not None:
         not_before = services.now() + timedelta(seconds=verdict.delay_seconds)
-    unwanted = verdict.fate is Fate.SENT and job.carrier == SIMULATOR and complains(claimed.recipient)
+    simulated = verdict.fate is Fate.SENT and job.carrier == SIMULATOR
+    then = says(claimed.recipient) if simulated else None
     return Finish(
         id=claimed.id,
         message=job.message,
         state=_STATE_OF[verdict.fate],
-        reason=COMPLAINED if unwanted else verdict.reason,
+        reason=then.value if then else verdict.reason,
         code=result.reply.code if result.reply else None,
         reply=result.reply.text if result.reply else result.problem or None,
         not_before=not_before,
@@ -78,7 +75,7 @@ def _outcome(services: Services, job: Job, claimed: Claimed, receipt: Receipt, r
         unknown=verdict.reason == OUTCOME_UNKNOWN,
         told=result.wait_seconds is None or verdict.fate is Fate.FAILED,
         data=_told(receipt, claimed, result, verdict, not_before),
-        then=Event.COMPLAINED if unwanted else None,
+        then=then,
     )
 
 

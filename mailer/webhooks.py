@@ -30,6 +30,7 @@ from mailer.telemetry import log
 TYPES: Mapping[str, frozenset[Event]] = {
     "email.scheduled": frozenset({Event.SCHEDULED, Event.RESCHEDULED}),
     "email.sent": frozenset({Event.SENT, Event.SETTLED}),
+    "email.delivered": frozenset({Event.DELIVERED}),
     "email.delivery_delayed": frozenset({Event.DEFERRED}),
     "email.bounced": frozenset({Event.FAILED}),
     "email.failed": frozenset({Event.FAILED, Event.SETTLED}),
@@ -49,6 +50,7 @@ _TYPE_OF = {
     Event.SCHEDULED: "email.scheduled",
     Event.RESCHEDULED: "email.scheduled",
     Event.SENT: "email.sent",
+    Event.DELIVERED: "email.delivered",
     Event.DEFERRED: "email.delivery_delayed",
     Event.UNCERTAIN: "email.uncertain",
     Event.EXPIRED: "email.expired",
@@ -123,6 +125,11 @@ def change(
     names = _names(values["types"]) if types is not None else None
     with services.store.begin() as connection:
         rows.change(connection, id_, values, names)
+
+
+def secret_of(services: Services, webhook: WebhookRow) -> str:
+    """What signs, for whoever has lost it."""
+    return services.store.sealer.open(webhook.secret, webhook.id).decode()
 
 
 def rotate(services: Services, webhook: WebhookRow) -> str:

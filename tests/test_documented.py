@@ -213,7 +213,8 @@ def test_events_hold_no_key_that_is_not_documented(tmp_path):
             deliver(services, ids[4])
         suppressions.add(services, "off@x.test", by="eve")
         ids.append(send_email.delay(to="off@x.test", **hello).id)
-        unwanted = message_for(services, None, to="complained@resend.dev", **hello)
+        both = ["delivered@resend.dev", "complained@resend.dev"]
+        unwanted = message_for(services, None, to=both, **hello)
         ids.append(outbox.accept(services, unwanted, origin=Origin(carrier=SIMULATOR)))
         deliver(services, ids[-1])
         ids.append(send_email.delay(to="gone@x.test", **hello).id)

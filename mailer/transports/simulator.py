@@ -1,8 +1,9 @@
 """A transport that sends nothing: recipients that drive states, for whoever tries an application out.
 
-``delivered@`` is taken, ``bounced@`` is refused for good, ``complained@`` is taken and then complained about,
-``suppressed@`` counts as on the suppression list; a label may follow: ``bounced+signup@``. They are shaped
-like Resend's test addresses, and are understood where an API key asks: by HTTP, and at the SMTP door.
+``delivered@`` is taken and said to have arrived, ``bounced@`` is refused for good, ``complained@`` is taken
+and then complained about, ``suppressed@`` counts as on the suppression list; a label may follow:
+``bounced+signup@``. They are shaped like Resend's test addresses, and are understood where an API key asks:
+by HTTP, and at the SMTP door.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mailer.errors import InvalidMessage
+from mailer.events import Event
 from mailer.retry import LEASE_LOST
 from mailer.transports import Ledger, Parcel, Receipt, Reply, Result, Stage
 
@@ -21,6 +23,7 @@ _ANSWERS = {
     "bounced": Result(Stage.RCPT, Reply(550, "5.1.1 simulated: no such user")),
     "suppressed": Result(Stage.RCPT, Reply(550, "5.2.1 simulated: suppressed")),  # it never comes so far
 }
+_AFTERWARDS = {"delivered": Event.DELIVERED, "complained": Event.COMPLAINED}
 
 
 class SimulatorTransport:
@@ -58,9 +61,9 @@ def simulates(recipients: Collection[str], own_domain: str | None = None) -> boo
     return simulated > 0
 
 
-def complains(recipient: str) -> bool:
-    """Whether this recipient of the simulator says, once it has the mail, that it was unwanted."""
-    return _word(recipient) == "complained"
+def says(recipient: str) -> Event | None:
+    """What this recipient of the simulator lets us know once it was sent the mail."""
+    return _AFTERWARDS.get(_word(recipient))
 
 
 def is_suppressed(recipient: str) -> bool:

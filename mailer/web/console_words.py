@@ -153,6 +153,7 @@ SENTENCES: dict[str, tuple[Say, str]] = {
         ),
         "warn",
     ),
+    Event.DELIVERED: (lambda d: f"Arrived at {_to(d)}", "ok"),
     Event.COMPLAINED: (lambda d: f"Complaint by {_to(d)}: the mail was unwanted", "bad"),
     Event.RESCHEDULED: (lambda d: f"Moved{_by(d)} to {_moment(d.get('send_at'))} for {_to(d)}", ""),
     Event.WORKER_LOST: (lambda d: f"The worker was lost on the way to {_to(d)}{_attempt(d)}", "warn"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from mailer.events import Event
 from mailer.keys import Scope, may
 from mailer.message import Message
-from mailer.outcomes import COMPLAINED
 from mailer.reading import bodies, parsed, text_of
 from mailer.secret import Secret
 from mailer.states import State
@@ -26,8 +26,8 @@ LAST_EVENT = {
     State.CANCELLED: "canceled",
     State.SUPPRESSED: "suppressed",
 }
-"""``bounced`` is a failure by a server's 5xx, ``complained`` is sent and unwanted; ``uncertain`` and
-``expired`` are words of our own.
+"""``bounced`` is a failure by a server's 5xx, ``complained`` is sent and unwanted, ``delivered`` is sent and
+known to have arrived; ``uncertain`` and ``expired`` are words of our own.
 """
 
 
@@ -87,8 +87,10 @@ def _recipients(view: MessageView, kind: str) -> list[str]:
 def _last_event(view: MessageView) -> str:
     if view.state is State.FAILED and any(map(_is_bounce, view.deliveries)):
         return "bounced"
-    if view.state is State.SENT and any(d.reason == COMPLAINED for d in view.deliveries):
-        return "complained"
+    if view.state is State.SENT:
+        for known in (Event.COMPLAINED, Event.DELIVERED):  # the ``reason`` of a delivery that was sent
+            if any(d.reason == known for d in view.deliveries):
+                return known.value
     return LAST_EVENT[view.state]
 
 

@@ -48,11 +48,10 @@ class WebhookOut(BaseModel):
 
 class OneWebhook(WebhookOut):
     object: Literal["webhook"]
+    signing_secret: str
 
 
 class NewWebhook(BaseModel):
-    """``signing_secret`` is shown this once."""
-
     object: Literal["webhook"]
     id: str
     signing_secret: str

@@ -24,7 +24,7 @@ def get_many() -> Json:
 
 
 def create() -> Json:
-    """Tell an address of events. The answer has the secret that signs them, once."""
+    """Tell an address of events. The answer has the secret that signs them."""
     wanted = checked(WebhookIn, body())
     warn_unknown(wanted.unknown())
     made, secret = webhooks.create(services(), wanted.endpoint, wanted.events, project=key().project_name)
@@ -32,8 +32,9 @@ def create() -> Json:
 
 
 def get(id_: str) -> Json:
-    """One webhook."""
-    return {"object": "webhook", **_shown(_look_up(id_))}
+    """One webhook, with the secret that signs what it is told."""
+    found = _look_up(id_)
+    return {"object": "webhook", **_shown(found), "signing_secret": webhooks.secret_of(services(), found)}
 
 
 def change(id_: str) -> Json:

@@ -298,8 +298,8 @@ def test_a_test_keys_mail_goes_to_an_inbox(tmp_path):
 @pytest.mark.parametrize(
     ("recipient", "state", "last_event"),
     [
-        ("delivered@resend.dev", State.SENT, "sent"),
-        ("delivered+label@resend.dev", State.SENT, "sent"),
+        ("delivered@resend.dev", State.SENT, "delivered"),
+        ("delivered+label@resend.dev", State.SENT, "delivered"),
         ("bounced@resend.dev", State.FAILED, "bounced"),
         ("Bounced+x@sim.acme.test", State.FAILED, "bounced"),
         ("complained@resend.dev", State.SENT, "complained"),
