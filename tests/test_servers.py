@@ -22,7 +22,8 @@ from tests.mail_servers import exim, postfix
 ROOT = Path(__file__).resolve().parent.parent
 
 STARTS_AND_TELLS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from tests import mail_servers, servers
 servers.SCRATCH = sys.argv[2]
 with eval(sys.argv[1]):

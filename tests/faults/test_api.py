@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -91,7 +92,7 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_doubled(web, inbox):
                     return
                 try:
                     answered[name] = web.ask("POST", "/emails", MAIL | {"subject": name}, key=name)["id"]
-                except (OSError, urllib.error.HTTPError, ValueError):
+                except (OSError, http.client.HTTPException, ValueError):
                     stop.wait(0.02)
 
     process = web.start()
