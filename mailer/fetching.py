@@ -6,9 +6,6 @@ import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import requests
-
-from mailer import outward
 from mailer.errors import InvalidMessage
 
 FIELD = "attachments"
@@ -23,6 +20,8 @@ def fetch(url: str, max_bytes: int, *, local: bool = False, seconds: float = MAX
     Raises InvalidMessage, field ``attachments``, that tells nothing of what is in our network: for an
     address that is not allowed, one that does not answer in time with 200, and more than ``max_bytes``.
     """
+    from mailer import outward  # its libraries take long to load, and few mails need them
+
     try:
         outward.check(url, local=local)
         with outward.conversation(seconds, local=local) as session:
@@ -50,7 +49,7 @@ def _read(session: Any, url: str, max_bytes: int) -> bytes:
             if len(content) > max_bytes:
                 raise _refused(f"has a path to more than {max_bytes:,} bytes; send a link instead")
         if (length := answer.headers.get("Content-Length", "")).isdigit() and int(length) != len(content):
-            raise requests.ConnectionError("cut short")
+            raise OSError("cut short")
         return bytes(content)
 
 
