@@ -446,7 +446,7 @@ def test_the_readme_is_true(tmp_path):
         assert "The store is at" in done([*flask, "db", "upgrade"], tmp_path, url)
         assert "empty" not in done([*flask, "db", "current"], tmp_path, url), "the application's own database"
         assert done(["-c", join], tmp_path, url) == "Welcome!\n"
-        assert done([*flask, "worker", "--once"], tmp_path, url) == "Made 1 attempts.\n"
+        assert done([*flask, "worker", "--once"], tmp_path, url) == "Made 1 attempt.\n"
         [mail] = box.mailbox.wait_for(1)
         assert "sent" in done([*flask, "list"], tmp_path, url)
     assert mail.to[0].address == "ada@shop.example"

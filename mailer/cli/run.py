@@ -72,7 +72,8 @@ def worker(concurrency: int, pool: str, processes: int, lanes: str | None, once:
     app = application()
     if once:
         with app.app_context():
-            click.echo(f"Made {work_once(app.extensions['mailer'])} attempts.")
+            made = work_once(app.extensions["mailer"])
+            click.echo(f"Made {made} attempt{'' if made == 1 else 's'}.")
         return
     settings = app.extensions["mailer"].settings
     only = _known(lanes.split(","), settings.lane_names) if lanes else None
