@@ -94,7 +94,7 @@ def current(connection: Connection) -> str | None:
     """The revision the database is at, None before the first."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
-    asked = sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE))
+    asked = sa.select(sa.column("version_num", sa.String)).select_from(sa.table(VERSION_TABLE))
     at: str | None = connection.scalar(asked)
     return at
 
