@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import weakref
@@ -12,10 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+)
 
 from mailer.errors import ConfigError, StoreError
 from mailer.sealing import Sealer
@@ -39,9 +44,7 @@ def create_engine(url: str) -> Engine:
         if backend == "sqlite":
             return _sqlite(parsed)
         if backend == "postgresql":
-            engine = sa.create_engine(
-                parsed, pool_size=10, max_overflow=20, pool_use_lifo=True, json_serializer=_json
-            )
+            engine = sa.create_engine(parsed, pool_size=10, max_overflow=20, pool_use_lifo=True)
             look_before_use(engine)
             return engine
     except (ArgumentError, NoSuchModuleError):
@@ -56,13 +59,6 @@ def create_engine(url: str) -> Engine:
     raise ConfigError("MAILER_DATABASE_URL", f"names {backend}; SQLite and Postgres are supported")
 
 
-def _json(value: Any) -> str:
-    try:
-        return pydantic_core.to_json(value).decode()  # takes a fifth of what the standard library takes
-    except ValueError:  # half of a surrogate pair, which only the other can write
-        return json.dumps(value)
-
-
 def _sqlite(url: sa.URL) -> Engine:
     if url.database and url.database != ":memory:":
         try:
@@ -75,9 +71,7 @@ def _sqlite(url: sa.URL) -> Engine:
     # The connection used last has its pages in mind still. SQLAlchemy has no such pool for what is in memory.
     in_file = bool(url.database) and url.database != ":memory:" and "mode" not in url.query
     latest_first = {"pool_use_lifo": True} if in_file else {}
-    engine = sa.create_engine(
-        url, connect_args={"timeout": BUSY_SECONDS}, json_serializer=_json, **latest_first
-    )
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **latest_first)
     if url.database and url.database != ":memory:":
         sa.event.listen(engine, "connect", partial(_keep_to_owner, Path(url.database)))
     set_up_sqlite(engine)
@@ -145,10 +139,17 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads, so that on SQLite it waits for nobody."""
-        with told_plainly(), self.engine.connect() as connection:
-            reading = connection.execution_options(**{_READ_ONLY: True})
-            with reading.begin():
-                yield reading
+        with reading(self.engine) as connection:
+            yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """See `Store.read`."""
+    with told_plainly(), engine.connect() as connection:
+        read_only = connection.execution_options(**{_READ_ONLY: True})
+        with read_only.begin():
+            yield read_only
 
 
 def close_with(owner: object, engine: Engine) -> None:
@@ -169,7 +170,9 @@ def told_plainly() -> Iterator[None]:
     """Turn the driver's errors into StoreError within the block."""
     try:
         yield
-    except (OperationalError, ProgrammingError) as exc:
+    except (IntegrityError, DataError):
+        raise  # of what we wrote, not of the database
+    except DatabaseError as exc:
         raise as_store_error(exc) from exc
 
 
@@ -178,6 +181,8 @@ def as_store_error(exc: DBAPIError) -> StoreError:
     said = str(exc.orig).lower()
     if "no such table" in said or "undefinedtable" in type(exc.orig).__name__.lower():
         return StoreError("the store has no tables yet; run: mailer db upgrade")
+    if "not a database" in said or "malformed" in said:
+        return StoreError("the store's file is damaged, or no SQLite database; check MAILER_DATABASE_URL")
     if "disk is full" in said or "no space" in said:
         return StoreError("the store's disk is full; nothing was accepted")
     if "locked" in said:

@@ -50,6 +50,26 @@ def test_send_waits_and_shows_the_outcome(run):
 
 
 @pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+psycopg://nobody:pass-word@127.0.0.1:1/x", "does not answer"),
+        ("sqlite:///{folder}", "does not answer"),
+        ("sqlite:///{folder}/letter.txt", "no SQLite database"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_said_in_one_line(tmp_path, monkeypatch, url, says):
+    """The service looks at its tables before anything else."""
+    (tmp_path / "letter.txt").write_text("Dear operator, this is no database. " * 50)
+    monkeypatch.setenv("MAILER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MAILER_DATABASE_URL", url.format(folder=tmp_path))
+    done = CliRunner().invoke(mailer, ["list"])
+    assert (done.exit_code, done.stderr.count("\n")) == (NOT_SET_UP, 1)
+    assert says in done.stderr
+    assert "MAILER_DATABASE_URL" in done.stderr
+    assert "pass-word" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("result", "code"),
     [
         (Result(Stage.RCPT, Reply(550, "5.1.1 no")), NOT_SENT),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from mailer.store.engine import reading, told_plainly
 from mailer.store.models import PREFIX
 
 if TYPE_CHECKING:
@@ -31,19 +32,22 @@ _LOOK_SECONDS = 0.1
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to this version of the package. Safe to call from several processes at once."""
-    with engine.connect() as connection:
+    """Bring the tables to this version of the package. Safe to call from several processes at once.
+
+    Raises StoreError if the database does not let us.
+    """
+    with reading(engine) as connection:
         if current(connection) == head():
             return
     to(engine, "head")
 
 
 def to(engine: Engine, revision: str) -> None:
-    """Bring the tables up to a revision."""
+    """Bring the tables up to a revision. Raises StoreError if the database does not let us."""
     from alembic import command
 
     alone = _alone_on_postgres if engine.dialect.name == "postgresql" else _alone_on_sqlite
-    with alone(engine) as connection:
+    with told_plainly(), alone(engine) as connection:
         command.upgrade(_config(connection), revision)
 
 
