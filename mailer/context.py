@@ -102,7 +102,6 @@ def _copied(value: Any, levels: int) -> Any:
 
 def _copied_mapping(value: Mapping[Any, Any], levels: int) -> dict[str, Any]:
     copied: dict[str, Any] = {}
-    key: Any = None
     for key, item in value.items():
         name = key if type(key) is str and key.isidentifier() else _copied_key(key)
         if type(item) is str and item.isascii() and "\0" not in item:  # as most are

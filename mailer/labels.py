@@ -13,8 +13,6 @@ MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 50, 64, 500  # entries, cha
 
 def checked_tags(tags: object) -> tuple[str, ...]:
     """Each once, in their order; a set is sorted. Raises InvalidMessage."""
-    if tags == ():
-        return ()
     if isinstance(tags, str):
         tags = (tags,)
     if tags is None or not isinstance(tags, Iterable) or isinstance(tags, bytes | Mapping):

@@ -315,8 +315,6 @@ def _checked_body(body: object, name: str) -> str | Secret | None:
 
 
 def _checked_attachments(attachments: object, blocked: Collection[str]) -> tuple[Attachment, ...]:
-    if attachments == () or attachments == []:
-        return ()
     if isinstance(attachments, Attachment):
         attachments = (attachments,)
     if not isinstance(attachments, Iterable) or isinstance(attachments, str | bytes | Mapping):

@@ -7,6 +7,7 @@ import binascii
 import re
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from mailer import control_headers, fetching, scheduling
@@ -50,9 +51,8 @@ def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | 
     _check_complete(email)
     warn_unknown(email.unknown())
     headers, labels, metadata = _headers(email.headers or {})
-    ours = services()
     message = message_for(
-        ours,
+        services(),
         email.template.id if email.template else None,
         context=email.template.variables if email.template else None,
         sender=email.from_,
@@ -69,10 +69,8 @@ def message_of(value: Any, by: KeyRow, fetcher: Fetcher, idempotency_key: str | 
         lane=email.lane,
         locale=email.locale,
         on_uncertain=email.on_uncertain,
-        send_at=scheduling.instant(email.scheduled_at, ours.now())
-        if email.scheduled_at is not None
-        else None,
-        expires_at=_deadline(email.expires_at),
+        send_at=_instant(email.scheduled_at, "scheduled_at"),
+        expires_at=_instant(email.expires_at, "expires_at"),
         idempotency_key=idempotency_key,
         attachments=_attachments(email.attachments or (), fetcher),
     )
@@ -92,8 +90,8 @@ def _check_complete(email: EmailIn) -> None:
         raise ApiError(422, "missing_required_field", "Missing `html` or `text` field.")
 
 
-def _deadline(given: str | None) -> Any:
-    return None if given is None else scheduling.instant(given, services().now(), "expires_at")
+def _instant(given: str | None, field: str) -> datetime | None:
+    return None if given is None else scheduling.instant(given, services().now(), field)
 
 
 # Tags
