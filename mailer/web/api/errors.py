@@ -101,6 +101,8 @@ def of_model(exc: ValidationError, names: frozenset[str], parameters: bool = Fal
     if first["type"] == "missing":
         return missing(where or "body")
     said = re.sub(r"\s+", " ", first["msg"])[:300]
+    if first["type"] in ("model_type", "dict_type"):  # pydantic would name a class of ours
+        said = "is not a JSON object; give {…}"
     name = "invalid_parameter" if parameters else "validation_error"
     name = "invalid_attachment" if where.startswith("attachments") else name
     whole = "query" if parameters else "body"

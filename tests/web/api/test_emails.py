@@ -217,6 +217,7 @@ def test_odd_bodies_are_refused(service, caller, data):
     """AK5: what is not JSON, and what is nested deeper than anybody needs."""
     answer = caller.ask("POST", "/emails", data=data, content_type="application/json")
     assert (answer.status_code, answer.mimetype) == (422, "application/json")
+    assert "EmailIn" not in answer.text, "no word of ours"
 
 
 def test_what_is_not_understood_is_named(service, caller):
