@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 import pytest
+from playwright.sync_api import expect
 
 from mailer.rendering import Templates
 
@@ -63,8 +64,8 @@ def test_each_mail_can_be_read(
         page.set_content(str(mails.render(name, mails.preview_context(name, locale), locale).html))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(BEYOND) == []
-        assert page.locator("h1").is_visible()
-        assert page.locator(".preheader").is_hidden()
+        expect(page.locator("h1")).to_be_visible()
+        expect(page.locator(".preheader")).to_be_hidden()
         seen = page.evaluate(COLOURS)
         assert len(seen) > 5
         weak = [(words, ratio) for words, ink, paper in seen if (ratio := contrast(ink, paper)) < 4.5]

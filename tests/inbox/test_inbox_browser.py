@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from mailer.inbox import Inbox
 
@@ -69,7 +70,7 @@ def test_a_mail_does_nothing_by_itself(
     page = browser.new_page()
     page.goto(inbox.url + path, wait_until="networkidle")
     shown = page.frames[1] if path == "/mail/latest" else page
-    assert shown.get_by_text("Shown words").is_visible()
+    expect(shown.get_by_text("Shown words")).to_be_visible()
     shown.get_by_role("button", name="Go").click()
     page.wait_for_load_state("networkidle")
     assert heard.empty()
@@ -151,9 +152,10 @@ def test_a_person_can_search_and_delete(inbox: Inbox, browser: Any) -> None:
     page.goto(inbox.url)
     page.get_by_label("Search mails").fill("subject:receipt")
     page.get_by_role("button", name="Search").click()
-    assert page.get_by_role("link", name="Receipt").is_visible()
+    expect(page.get_by_role("link", name="Reset")).to_have_count(0)
+    expect(page.get_by_role("link", name="Receipt")).to_be_visible()
     page.get_by_text("Delete these").click()
     page.get_by_role("button", name="Yes, delete").click()
-    assert page.get_by_text("The mails that matched were deleted.").is_visible()
+    expect(page.get_by_text("The mails that matched were deleted.")).to_be_visible()
     assert [mail.subject for mail in inbox.mailbox.messages()] == ["Reset"]
     context.close()
