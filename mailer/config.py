@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     simulator_domain: str | None = Field(
         None,
         pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
-        description="Besides resend.dev, the domain of delivered@ and bounced@ where a key asks.",
+        description="Besides resend.dev, the domain of delivered@, bounced@ and the like where a key asks.",
     )
     fetch_local: bool = Field(
         False,

@@ -1,7 +1,8 @@
 """A transport that sends nothing: recipients that drive states, for whoever tries an application out.
 
 ``delivered@`` is taken and said to have arrived, ``bounced@`` is refused for good, ``complained@`` is taken
-and then complained about, ``suppressed@`` counts as on the suppression list; a label may follow:
+and then complained about, ``suppressed@`` counts as on the suppression list. Of our own, ``deferred@`` is put
+off at each try, and of ``uncertain@`` nobody knows whether it was taken. A label may follow:
 ``bounced+signup@``. They are shaped like Resend's test addresses, and are understood where an API key asks:
 by HTTP, and at the SMTP door.
 """
@@ -22,6 +23,8 @@ _ANSWERS = {
     "complained": _TAKEN,
     "bounced": Result(Stage.RCPT, Reply(550, "5.1.1 simulated: no such user")),
     "suppressed": Result(Stage.RCPT, Reply(550, "5.2.1 simulated: suppressed")),  # it never comes so far
+    "deferred": Result(Stage.RCPT, Reply(450, "4.2.1 simulated: not now")),
+    "uncertain": Result(Stage.TEXT, text_sent=True, problem="simulated: no answer to the text"),
 }
 _AFTERWARDS = {"delivered": Event.DELIVERED, "complained": Event.COMPLAINED}
 

@@ -51,13 +51,14 @@ def test_without_the_lease_nothing_is_said():
         (["delivered@resend.dev"], None, True),
         (["delivered@resend.dev", "bounced+a@sim.test"], "sim.test", True),
         (["complained@resend.dev", "Suppressed+a@resend.dev"], None, True),
+        (["deferred@resend.dev", "uncertain+a@resend.dev"], None, True),
         (["delivered@sim.test"], None, False),
         (["onboarding@resend.dev"], None, False),
         (["delivered@resend.dev.test", "ada@x.test"], None, False),
     ],
 )
 def test_who_is_simulated(recipients, own, answer):
-    """Four words at two domains; everybody else is somebody."""
+    """Six words at two domains; everybody else is somebody."""
     assert simulates(recipients, own) is answer
 
 

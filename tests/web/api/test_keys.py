@@ -304,17 +304,30 @@ def test_a_test_keys_mail_goes_to_an_inbox(tmp_path):
         ("Bounced+x@sim.acme.test", State.FAILED, "bounced"),
         ("complained@resend.dev", State.SENT, "complained"),
         ("suppressed+x@resend.dev", State.SUPPRESSED, "suppressed"),
+        ("deferred@resend.dev", State.DEFERRED, "delivery_delayed"),
+        ("uncertain@resend.dev", State.UNCERTAIN, "uncertain"),
     ],
 )
 def test_recipients_drive_states(tmp_path, recipient, state, last_event):
     """Without a provider, whichever key asks."""
     service = ApiService(tmp_path, simulator_domain="sim.acme.test")
     for caller in (service.caller(), service.caller(is_test=True)):
-        id_ = caller.send(to=recipient)
+        id_ = caller.send(to=recipient, on_uncertain="hold")
         service.attempt()
         assert service.show(id_).state is state
         assert caller.get(f"/emails/{id_}").json["last_event"] == last_event
     assert service.sent() == []
+
+
+def test_one_that_is_put_off_expires(service, caller):
+    """The last of the states: ``deferred@`` with an end, and a clock."""
+    id_ = caller.send(to="deferred@resend.dev", expires_at="in 1 hour")
+    service.attempt()
+    assert service.show(id_).state is State.DEFERRED
+    real = service.services.now
+    service.services.now = lambda: real() + timedelta(hours=2)
+    service.attempt()
+    assert service.show(id_).state is State.EXPIRED
 
 
 def test_simulated_and_real_recipients_do_not_mix(service, caller):

@@ -130,6 +130,8 @@ def test_nothing_that_a_mail_says_is_told(service, caller):
         ({"to": "delivered@resend.dev"}, "email.delivered", ["email.sent"]),
         ({"to": "complained@resend.dev"}, "email.complained", ["email.sent"]),
         ({"to": "suppressed@resend.dev"}, "email.suppressed", []),
+        ({"to": "deferred@resend.dev"}, "email.delivery_delayed", []),
+        ({"to": "uncertain@resend.dev", "on_uncertain": "hold"}, "email.uncertain", []),
     ],
 )
 def test_only_what_was_subscribed_to_is_told(service, caller, asked, type_, others):
