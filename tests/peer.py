@@ -131,8 +131,9 @@ class SmtpPeer:
     """Listens on 127.0.0.1 while its ``with`` block runs. ``port`` 0 takes a free one.
 
     ``turns`` counts how often it had to wait for what the client says next, having said something itself:
-    the round trips. Each takes ``latency`` seconds more. ``most_at_once`` is how many connections there were;
-    ``resumed`` says of each TLS handshake whether it took up an earlier session.
+    the round trips. Each takes ``latency`` seconds more. ``open_now`` is how many connections there are,
+    ``most_at_once`` how many there were; ``resumed`` says of each TLS handshake whether it took up an
+    earlier session.
     """
 
     script: Script = field(default_factory=Script)
@@ -143,6 +144,7 @@ class SmtpPeer:
     connections: int = 0
     latency: float = 0.0
     turns: int = 0
+    open_now: int = 0
     most_at_once: int = 0
     resumed: list[bool] = field(default_factory=list)
 
@@ -151,7 +153,6 @@ class SmtpPeer:
         self._lock = threading.Lock()
         self.stopping = threading.Event()
         self.sockets: list[socket.socket] = []
-        self._open = 0
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
@@ -176,8 +177,8 @@ class SmtpPeer:
     def count_open(self, by: int) -> None:
         """There is a connection more, or one less."""
         with self._lock:
-            self._open += by
-            self.most_at_once = max(self.most_at_once, self._open)
+            self.open_now += by
+            self.most_at_once = max(self.most_at_once, self.open_now)
 
     def count_turn(self) -> None:
         """A round trip more."""

@@ -135,6 +135,7 @@ def test_what_happens_to_an_idle_connection_costs_nobody_anything(end: object) -
     first = (Say(250, "2.0.0 taken"), *(end if isinstance(end, tuple) else (end,)))
     with carrying(Script(text=[first, Say(250)])) as (peer, carrier):  # type: ignore[list-item]
         assert all_accepted(carrier.transmit(some(1), Leave()))
+        until(lambda: peer.open_now == 0)
         assert all_accepted(carrier.transmit(some(1), Leave()))
         assert peer.connections == 2
 
