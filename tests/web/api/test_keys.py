@@ -328,6 +328,7 @@ def test_one_that_is_put_off_expires(service, caller):
     service.services.now = lambda: real() + timedelta(hours=2)
     service.attempt()
     assert service.show(id_).state is State.EXPIRED
+    assert caller.get(f"/emails/{id_}").json["last_event"] == "expired"
 
 
 def test_simulated_and_real_recipients_do_not_mix(service, caller):
